@@ -1,0 +1,67 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# the first that runs and that pyproject.toml allows; another one: make PYTHON=/path/to/python3.12 ...
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c "$(FITS)" 2>/dev/null && echo "$$p" && exit; done; echo python3)
+UV := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
+
+PROFILE ?= demo
+FULL ?=
+export PYTHONPATH := $(CURDIR)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+JOBS = $(shell .venv/bin/python -c "from saistudy.study import forecast; print(forecast.study('$(PROFILE)')['jobs_n'])")
+SNAKEMAKE = snakemake --quiet all --nolock --rerun-triggers mtime --config profile=$(PROFILE) full=$(FULL)
+
+.PHONY: help study test test-full table lab clean
+
+help: ## these lines
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) saistudy/hardware.py
+	@echo "installing about 6 GB into .venv from requirements.lock, some minutes"
+	@test -x .venv/bin/python && .venv/bin/python -c "$(FITS)" || $(PYTHON) -m venv --clear .venv
+	@if .venv/bin/python -m pip install --quiet uv==$(UV); then \
+		VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/uv pip sync --quiet --require-hashes requirements.lock; \
+	else \
+		echo "uv cannot be had: pip installs instead, which takes longer"; \
+		.venv/bin/python -m pip install --quiet --require-hashes -r requirements.lock; \
+	fi
+	@if test -x .venv/bin/uv; then \
+		VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/uv pip install --quiet --no-deps --no-build-isolation -e .; \
+	else \
+		.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	fi
+	@touch $@
+
+constraints.txt: requirements.lock
+	sed -E '/^ +--hash/d; s/ *\\$$//' $< > $@.part
+	mv $@.part $@
+
+study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the preregistered grid
+	@python -m saistudy plan --profile $(PROFILE) $(if $(FULL),--full) $(if $(filter h200,$(PROFILE)),--ask)
+	@$(SNAKEMAKE) --cores $(JOBS) --keep-going
+	@python -m saistudy table
+	@python -m saistudy compare --profile $(PROFILE) || true
+
+test: .venv/.ready ## ruff, pytest and nbval, the fast set
+	@ruff check . && ruff format --check --quiet .
+	@python -m pytest -m "not full"
+
+test-full: .venv/.ready ## every count that the tests know; hours
+	@python -m pytest -m "full or not full"
+
+table: .venv/.ready ## tables and README from the records in results/
+	@python -m saistudy table $(notdir $(patsubst %/,%,$(wildcard results/demo/ results/mini/ results/h200/)))
+
+lab: .venv/.ready ## the notebooks in JupyterLab, on this machine only
+	.venv/bin/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+		$(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+clean: ## away with runs in progress, explored results and staged data; results stay
+	rm -rf work results/lab

@@ -1,0 +1,145 @@
+"""The command line: `python -m saistudy <command> --help`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import yaml
+
+from saistudy.paths import Refusal
+
+RUN = """\
+examples:
+  python -m saistudy run data --output results/demo/data/run.ipynb
+  python -m saistudy run stage1 -f params/demo/stage1.yaml params/demo/arms/1440.yaml \\
+      -p seed 3 -p train '{epochs: 2, lr0: 1.0e-3}' --output results/demo/1440-s3/run.ipynb
+
+Values are read as YAML: a float needs a dot (1.0e-3). A later file replaces a parameter as a whole,
+-p goes over all files. Exit status: 0 done, 1 a cell raised, 2 refused before the start, 130 and
+143 stopped, 138 the kernel died.
+"""
+
+
+def _value(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise Refusal(f"-p value '{text}' is not YAML: quote it, or write it to a file.") from None
+
+
+def _run(given: argparse.Namespace) -> None:
+    from saistudy import params
+
+    overrides = {name: _value(text) for name, text in given.parameter}
+    values = params.read(given.notebook, given.file, overrides)
+    from saistudy.study import run  # after the check: it takes a second
+
+    run.execute(given.notebook, values, given.output)
+    if given.stamp:
+        from saistudy.study import forecast
+
+        forecast.write_stamp(given.stamp)
+
+
+def _plan(given: argparse.Namespace) -> None:
+    from saistudy.study import forecast
+
+    runs = forecast.runs(given.profile, given.full)
+    done = [name for name, run in runs.items() if forecast.stamp(given.profile, run).exists()]
+    print(f"profile {given.profile}: {len(runs)} runs, {len(done)} of them done")
+    print(forecast.sentences(given.profile, given.full))
+    if given.ask and len(done) < len(runs):
+        _agree()
+
+
+def _agree() -> None:
+    """Ask before hours and money are spent; YES=1 answers where nobody sits."""
+    if os.environ.get("YES") == "1":
+        return
+    if not sys.stdin.isatty():
+        raise Refusal("nobody is there to say yes to this plan: run again with YES=1 to spend that.")
+    if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise Refusal("the plan was not agreed to: nothing was run.")
+
+
+def _table(given: argparse.Namespace) -> None:
+    from saistudy.study import tables
+
+    for profile in given.profile:
+        tables.write(profile, tables.of(profile))
+    tables.readme()
+
+
+def _compare(given: argparse.Namespace) -> None:
+    from saistudy.study import agreement, forecast
+
+    print(agreement.sentence(given.profile, forecast.study(given.profile)["tolerance"]["ap50"]))
+
+
+def _stage(given: argparse.Namespace) -> None:
+    from saistudy.data import shm, sources
+
+    for name in sources.TREES:
+        target = sources.staging_target(given.profile, name)
+        if given.action == "release":
+            shm.release(target)
+        print(f"{target}: {'staged' if shm.staged(target) else 'not staged'}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `act`, a function of what was given."""
+    top = argparse.ArgumentParser(prog="python -m saistudy", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="command")
+    raw = argparse.RawDescriptionHelpFormatter
+    run = commands.add_parser("run", help="execute a notebook", epilog=RUN, formatter_class=raw)
+    run.add_argument("notebook", help="name in notebooks/, or path of an .ipynb file")
+    run.add_argument("-f", "--file", nargs="+", action="extend", default=[], type=Path, help="YAML files")
+    run.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="one parameter",
+    )
+    run.add_argument("--output", type=Path, required=True, help="where the executed notebook goes")
+    run.add_argument("--stamp", type=Path, help="file that says the run is done, written last")
+    run.set_defaults(act=_run)
+    plan = commands.add_parser("plan", help="what would run, its hours, money and bytes")
+    plan.add_argument("--profile", default="demo")
+    plan.add_argument("--full", action="store_true", help="the whole preregistered grid")
+    plan.add_argument("--ask", action="store_true", help="ask before going on (YES=1 answers)")
+    plan.set_defaults(act=_plan)
+    table = commands.add_parser("table", help="regenerate tables from records, and the README's")
+    table.add_argument("profile", nargs="*", default=[], help="profiles; none: only the README")
+    table.set_defaults(act=_table)
+    compare = commands.add_parser("compare", help="fresh results against the committed ones")
+    compare.add_argument("--profile", default="demo")
+    compare.set_defaults(act=_compare)
+    stage = commands.add_parser("stage", help="what setup-shm staged into memory")
+    stage.add_argument("action", choices=["status", "release"])
+    stage.add_argument("--profile", default="demo")
+    stage.set_defaults(act=_stage)
+    return top
+
+
+def main(words: list[str] | None = None) -> int:
+    """Exit status of a command: 0, or 2 with one sentence on stderr, or what a failed run says."""
+    given = parser().parse_args(words)
+    try:
+        given.act(given)
+    except Refusal as refusal:
+        print(f"saistudy: {refusal}", file=sys.stderr)
+        return 2
+    except RuntimeError as failure:
+        if not hasattr(failure, "status"):
+            raise
+        print(f"saistudy: {failure}", file=sys.stderr)
+        return failure.status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

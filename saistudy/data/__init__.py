@@ -1,0 +1,1 @@
+"""What is trained on: readers, checks, trees, twins, staging. Imports neither torch nor ultralytics."""

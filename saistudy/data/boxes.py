@@ -1,0 +1,98 @@
+"""Boxes as text and as arrays. Pure: text and arrays in, text and arrays out.
+
+A label array is float64 (N, 5): class, xc, yc, w, h; the last four are fractions of the image.
+"""
+
+import math
+import re
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+
+ROUNDING = 1e-6  # a published coordinate has six decimals, so an edge xc +- w/2 is known to 7.5e-7
+INVISIBLE = 5e-7  # a side below this is written as 0.000000
+TEXT_N = 120  # characters of a refused line that are kept as evidence
+DROPPED = frozenset({"zero-area", "duplicate"})  # lines that are dropped while the image is kept
+
+
+class Finding(NamedTuple):
+    """A refused line: its number from 1, the reason, and the line as it stands."""
+
+    line: int
+    reason: str
+    text: str
+
+
+def parse(
+    text: str, classes: Collection[int] = (0, 1), size: tuple[int, int] | None = None
+) -> tuple[np.ndarray, list[Finding]]:
+    """Label array float64 (N, 5) of the sound lines, and one Finding for each refused line.
+
+    A byte-order mark, CRLF and blank lines are tolerated. With `size` (width, height in px) a box
+    that leaves the image by at most one pixel is clipped, as the published FASDD labels need;
+    beyond that, or without `size`, it is refused. Reasons: columns, not-a-number, class, range,
+    zero-area, duplicate. Ultralytics 8.4 ignores the whole image for the first four, so a caller
+    must not keep the rest.
+    """
+    slack = (1 / size[0], 1 / size[1]) if size else (0.0, 0.0)
+    rows: dict[tuple, tuple] = {}
+    findings = []
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
+        if not line.strip():
+            continue
+        row = _row(line, classes, slack)
+        key = row if isinstance(row, str) else tuple(round(value, 6) for value in row)
+        reason = row if isinstance(row, str) else "duplicate" if key in rows else None
+        if reason:
+            findings.append(Finding(number, reason, line[:TEXT_N]))
+        else:
+            rows[key] = row
+    return np.array(list(rows.values()), dtype=np.float64).reshape(-1, 5), findings
+
+
+def _row(line: str, classes: Collection[int], slack: tuple[float, float]) -> tuple | str:
+    """Five numbers of a sound line, or the reason to refuse it."""
+    fields = line.split()
+    if len(fields) != 5:
+        return "columns"
+    try:
+        label, xc, yc, w, h = (float(field.replace("_", "?")) for field in fields)
+    except ValueError:
+        return "not-a-number"
+    if not all(map(math.isfinite, (label, xc, yc, w, h))):
+        return "not-a-number"
+    if label not in classes:
+        return "class"
+    across, down = _clip(xc, w, slack[0]), _clip(yc, h, slack[1])
+    if across is None or down is None:
+        return "range"
+    if min(across[1], down[1]) < INVISIBLE:
+        return "zero-area"
+    return label, across[0], down[0], across[1], down[1]
+
+
+def _clip(centre: float, side: float, slack: float) -> tuple[float, float] | None:
+    """Centre and side inside [0, 1]; None for a negative side or an overflow above the slack."""
+    low, high = centre - side / 2, centre + side / 2
+    overflow = max(-low, high - 1)
+    if side < 0 or overflow > slack + ROUNDING:
+        return None
+    if overflow <= ROUNDING:
+        return centre, side
+    low, high = max(low, 0.0), min(high, 1.0)
+    return (low + high) / 2, max(high - low, 0.0)
+
+
+def format(array: np.ndarray) -> str:
+    """YOLO text of a label array (N, 5): six decimals, a newline after each line, "" when empty."""
+    lines = (f"{label:.0f} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for label, x, y, w, h in array)
+    return "".join(lines)
+
+
+def to_xyxy_px(array: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Corners float64 (N, 4) x1, y1, x2, y2 in px of a label array (N, 5)."""
+    boxes = np.asarray(array, dtype=np.float64).reshape(-1, 5)
+    half = boxes[:, 3:5] / 2
+    corners = np.concatenate([boxes[:, 1:3] - half, boxes[:, 1:3] + half], axis=1)
+    return corners * np.array([width, height, width, height], dtype=np.float64)

@@ -1,0 +1,161 @@
+"""Where a profile's data come from, and the tree that its notebooks train on."""
+
+import fcntl
+import hashlib
+import json
+import os
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from saistudy import params
+from saistudy.data import fasdd, index, pyrosdis, shm, tree, twin
+from saistudy.paths import PARAMS, Refusal, work, write_json
+
+VARIABLES = {"fasdd_cv": "SAISTUDY_FASDD", "pyro-sdis": "SAISTUDY_PYROSDIS"}
+# Science Data Bank record V9 and the data set card, both as read in November 2026.
+WANTED = {
+    "fasdd_cv": "FASDD_CV.zip (12_326_081_298 bytes, MD5 da5e1410e13113fc9d605567aea54508) of version V9 of"
+    " doi:10.57760/sciencedb.j00104.00103",
+    "pyro-sdis": "the Hugging Face data set pyronear/pyro-sdis, revision"
+    " a1e553ec4d806f71fc6db744cc22bc3469487382 (3_425_969_785 bytes in 7 parquet shards, SHA-256 of the first"
+    " 7cebaeff1d94d23513a59a5652ce04303d02297dd6126dbf9d4ea0d37d7eabae)",
+}
+TREES = ("fasdd_cv", "fasdd_cv-positives-only", "pyro-sdis", "pyro-sdis-disjoint")
+STUDY_IMAGES_N = {"fasdd_cv": 95_314, "pyro-sdis": 33_636}  # FASDD file lists; data set card
+
+
+def locate(profile: str, dataset: str) -> Path:
+    """Path of a data set in its published format: the profile's twin, or what the environment names.
+
+    Args:
+        profile: demo (a synthetic twin, made if absent), mini or h200.
+        dataset: fasdd_cv or pyro-sdis.
+
+    Raises:
+        Refusal: the environment variable is not set, or names nothing.
+    """
+    if profile == "demo":
+        return _twin(profile, dataset)
+    variable = VARIABLES[dataset]
+    path = os.environ.get(variable)
+    if not path or not Path(path).exists():
+        seen = f"{variable} names {path}, which does not exist" if path else f"{variable} is not set"
+        raise Refusal(
+            f"{seen}: profile {profile} needs {dataset} in its published format; for the study download"
+            f" {WANTED[dataset]}, put it on a local disk and set {variable} to it (nothing is downloaded)."
+        )
+    return Path(path)
+
+
+def _twin(profile: str, dataset: str) -> Path:
+    """The profile's synthetic twin, written if absent or made with other parameters."""
+    values = params.read("data", [PARAMS / profile / "data.yaml"], {})
+    folder = work(profile) / "twin"
+    if dataset == "fasdd_cv":
+        return twin.write_fasdd(folder / dataset, values["fasdd_n"], values["twin_seed"])
+    return twin.write_pyrosdis(
+        folder / dataset, values["pyrosdis_n"], values["twin_seed"], values["cameras_n"]
+    )
+
+
+def source_key(path: Path) -> str:
+    """Sixteen hex digits that change when a file of the source is added, removed, renamed or resized.
+
+    Names and sizes are hashed, not contents and not clocks: 95_314 files take about a second, and a copy
+    of the same download has the same key. Contents are hashed in the index.
+    """
+    if path.is_dir():
+        found = (e for folder in _data_folders(path) for e in folder.rglob("*") if e.is_file())
+        entries = [(e.name, e.stat().st_size) for e in found]
+    else:
+        with zipfile.ZipFile(path) as archive:
+            entries = [(Path(m.filename).name, m.file_size) for m in archive.infolist() if not m.is_dir()]
+    lines = "\n".join(f"{name} {size}" for name, size in sorted(entries))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def key(profile: str, dataset: str) -> str:
+    """The source key of a profile's data set."""
+    return source_key(locate(profile, dataset))
+
+
+def _data_folders(path: Path) -> list[Path]:
+    """The data set's own folders below a path that may be its parent."""
+    named = [path / name for name in ("FASDD_CV", "pyro-sdis") if (path / name).is_dir()]
+    return named or [path]
+
+
+def read(profile: str, dataset: str):
+    """The Dataset of a profile; `pyro-sdis-disjoint` is pyro-sdis re-split by whole cameras.
+
+    Raises:
+        Refusal: the profile is h200 and the images are not as many as were published.
+    """
+    base = dataset.removesuffix("-disjoint")
+    source = locate(profile, base)
+    found = (fasdd if base == "fasdd_cv" else pyrosdis).read(source)
+    seen, wanted = (
+        len(found.rows) + len(index.refused(found.quarantine)),
+        STUDY_IMAGES_N[base],
+    )
+    if profile == "h200" and seen != wanted:
+        raise Refusal(
+            f"{source} holds {seen:_} images, {base} has {wanted:_}: profile h200 is the study on the whole"
+            " published data set; run any other set with PROFILE=mini."
+        )
+    return pyrosdis.disjoint(found) if dataset != base else found
+
+
+def build(profile: str, dataset: str, negatives: bool = True) -> tree.Tree:
+    """The tree on disk, built once in the profile's work folder and again when its source changes.
+
+    Args:
+        dataset: fasdd_cv, pyro-sdis or pyro-sdis-disjoint.
+        negatives: False leaves images without boxes out.
+    """
+    folder = work(profile) / "trees" / _name(dataset, negatives)
+    with locked(folder.with_suffix(".lock")):
+        wanted = key(profile, dataset.removesuffix("-disjoint"))
+        if _built(folder) != wanted:
+            (folder / "source.json").unlink(missing_ok=True)
+            tree.build(read(profile, dataset), folder, negatives=negatives)
+            write_json(folder / "source.json", {"source_key": wanted})
+    return tree.load(folder)
+
+
+def prepare(profile: str, dataset: str, negatives: bool = True) -> tree.Tree:
+    """The tree to train on: its staged copy where there is one of the same content, else the one on disk."""
+    built = build(profile, dataset, negatives)
+    staged = staging_target(profile, _name(dataset, negatives))
+    if shm.staged(staged) and tree.load(staged).fingerprint == built.fingerprint:
+        return tree.load(staged)
+    return built
+
+
+def _name(dataset: str, negatives: bool) -> str:
+    """Folder name of a tree."""
+    return dataset if negatives else f"{dataset}-positives-only"
+
+
+def staging_target(profile: str, name: str) -> Path:
+    """Where a tree is staged: below the `target` of the profile's setup-shm parameters."""
+    values = params.read("setup-shm", [PARAMS / profile / "setup-shm.yaml"], {})
+    return Path(os.environ.get("SAISTUDY_SHM", values["target"])) / "saistudy" / profile / name
+
+
+def _built(folder: Path) -> str | None:
+    """The source key that a finished tree was built from."""
+    try:
+        return json.loads((folder / "source.json").read_text())["source_key"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+@contextmanager
+def locked(path: Path):
+    """Hold an exclusive lock: two notebooks that need the same tree build it once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

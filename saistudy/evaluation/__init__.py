@@ -1,0 +1,1 @@
+"""What a trained model can do: predictions per image, metrics and statistics on them."""

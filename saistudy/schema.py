@@ -1,0 +1,101 @@
+"""What each notebook may be told: one model per notebook."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Arguments = dict[str, Any]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Notebook(_Strict):
+    """What every notebook takes: the profile, which is part of a run's identity."""
+
+    profile: Literal["demo", "mini", "h200"]
+
+
+class Effective(_Strict):
+    """A declared difference between an argument as requested and as it acts, with its reason."""
+
+    key: str
+    value: Any
+    reason: Annotated[str, Field(min_length=1)]
+
+
+class Data(Notebook):
+    """Parameters of `data`: sizes of the twins (images, cameras), images without boxes kept?"""
+
+    fasdd_n: Count
+    pyrosdis_n: Count
+    cameras_n: Count
+    twin_seed: Natural
+    negatives: bool
+
+
+class SetupShm(Notebook):
+    """Parameters of `setup-shm`: where the tree is staged, the loader that must fit beside."""
+
+    target: str
+    reserve_gib: Annotated[float, Field(ge=0)]
+    workers: Natural
+    batch: Count
+    imgsz: Count
+    prefetch: Count
+
+
+class _Trained(Notebook):
+    arm: Name
+    change: Arguments
+    seed: Natural
+    patiences: Annotated[list[Count], Field(min_length=1)]
+    train: Arguments
+    effective: list[Effective]
+
+    @field_validator("patiences")
+    @classmethod
+    def _ascending(cls, patiences: list[int]) -> list[int]:
+        if any(late <= early for early, late in zip(patiences, patiences[1:], strict=False)):
+            raise ValueError("an ascending list was expected: the last one is trained")
+        return patiences
+
+
+class Stage1(_Trained):
+    """Parameters of `stage1`: `change` is laid over `train`; both go verbatim to Ultralytics."""
+
+    question: str
+    engine: Literal["rect", "stock"]
+    weights: str
+    weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+    negatives: bool
+
+
+class Stage2(_Trained):
+    """Parameters of `stage2`: once per class handling, from the weights of stage 1."""
+
+    handlings: Annotated[list[Literal["named", "single_cls"]], Field(min_length=1)]
+    dataset: Literal["pyro-sdis", "pyro-sdis-disjoint"]
+
+
+class Ablation(Notebook):
+    """Parameters of `ablation`: the baseline arm and the decision rule (margin in AP)."""
+
+    baseline: Name
+    margin: Annotated[float, Field(ge=0)]
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    resamples_n: Count
+    bootstrap_seed: Natural
+
+
+MODELS: dict[str, type[Notebook]] = {
+    "data": Data,
+    "setup-shm": SetupShm,
+    "stage1": Stage1,
+    "stage2": Stage2,
+    "ablation": Ablation,
+}

@@ -1,0 +1,1 @@
+"""Conclusions: runs, records, forecasts, tables and figures."""

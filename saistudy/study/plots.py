@@ -1,0 +1,98 @@
+"""The study's figures. Each takes a frame and returns a matplotlib Axes or Figure, labelled with its profile.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart (jfly.uni-koeln.de/color, 2002).
+"""
+
+import io
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from PIL import Image
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+AP, AP50 = "metrics/mAP50-95(B)", "metrics/mAP50(B)"
+
+
+def curves(runs: dict[str, list[pd.DataFrame]], note: str, ax=None):
+    """Validation AP50-95 by epoch: a colour per arm, a thin line per seed.
+
+    Args:
+        runs: arm to its `epochs.csv` frames, one a seed.
+        note: what the figures are (profile, synthetic or not, n).
+    """
+    ax = ax or plt.subplots(figsize=(7, 3.5))[1]
+    for colour, (arm, frames) in zip(COLOURS, runs.items(), strict=False):
+        for i, frame in enumerate(frames):
+            ax.plot(frame["epoch"], frame[AP], color=colour, lw=1.2, label=arm if i == 0 else None)
+    ax.set(xlabel="epoch", ylabel="AP50-95 on val", title=note)
+    ax.legend(frameon=False)
+    return ax
+
+
+def stops(frame: pd.DataFrame, marks: dict[str, int], note: str, ax=None):
+    """One run's validation curve with the epoch at which each patience stops."""
+    ax = ax or plt.subplots(figsize=(7, 3))[1]
+    ax.plot(frame["epoch"], frame[AP50], color=COLOURS[0], marker="o", ms=3, label="AP50")
+    ax.plot(frame["epoch"], frame[AP], color=COLOURS[1], marker="s", ms=3, label="AP50-95")
+    for colour, (name, epoch) in zip(COLOURS[2:], marks.items(), strict=False):
+        ax.axvline(epoch, color=colour, ls="--", lw=1.5, label=f"{name} stops")
+    ax.set(xlabel="epoch", ylabel="on val", title=note)
+    ax.legend(frameon=False)
+    return ax
+
+
+def forest(table: pd.DataFrame, note: str, ax=None):
+    """Paired differences in AP50 to the base row with their intervals, one line a comparison."""
+    shown = table[table["delta"].notna()].iloc[::-1].reset_index(drop=True)
+    ax = ax or plt.subplots(figsize=(7, 0.45 * len(shown) + 1.2))[1]
+    for y, row in shown.iterrows():
+        if pd.notna(row["delta_low"]):
+            ax.plot([row["delta_low"], row["delta_high"]], [y, y], color=COLOURS[0], lw=2)
+        ax.plot(row["delta"], y, "o", color=COLOURS[0])
+    ax.axvline(0, color="black", lw=0.8)
+    names = [
+        f"{'' if r.stage == 1 else 'stage 2 '}{r.handling or r.arm}, p={r.patience}"
+        for r in shown.itertuples()
+    ]
+    ax.set(yticks=range(len(shown)), yticklabels=names, xlabel="Δ AP50", title=note)
+    return ax
+
+
+def gallery(read, rows: list[tuple[str, list, list]], note: str, columns: int = 4):
+    """Pictures with true boxes (blue) and predicted ones (orange, with score).
+
+    Args:
+        read: image name to its JPEG bytes.
+        rows: (image, true boxes, predicted boxes with a score last); boxes x1, y1, x2, y2 in pixels.
+    """
+    lines = max(1, -(-len(rows) // columns))
+    figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns, 2.1 * lines), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, (image, true, predicted) in zip(axes.flat, rows, strict=False):
+        ax.imshow(Image.open(io.BytesIO(read(image))).convert("RGB"))
+        ax.set_title(image, fontsize=6)
+        for box in true:
+            _box(ax, box, COLOURS[0])
+        for *box, value in predicted:
+            _box(ax, box, COLOURS[1])
+            ax.text(box[0], box[1], f"{value:.2f}", color=COLOURS[1], fontsize=6, va="bottom")
+    figure.suptitle(note, fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def _box(ax, box, colour: str) -> None:
+    """Draw one box."""
+    x1, y1, x2, y2 = box
+    ax.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.3))
+
+
+def bars(values: dict[str, list[float]], label: str, note: str, ax=None):
+    """Medians as bars with every single measurement as a dot."""
+    ax = ax or plt.subplots(figsize=(6, 2.6))[1]
+    for x, seen in enumerate(values.values()):
+        ax.bar(x, pd.Series(seen).median(), color=COLOURS[x % len(COLOURS)], alpha=0.6)
+        ax.plot([x] * len(seen), seen, ".", color="black", ms=4)
+    ax.set(xticks=range(len(values)), xticklabels=list(values), ylabel=label, title=note)
+    return ax

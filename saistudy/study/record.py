@@ -1,0 +1,175 @@
+"""The record of a run: what was asked, what ran, on what, at what cost, with what result."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from saistudy import hardware
+from saistudy.paths import ROOT, Refusal, results, write_json, write_text
+
+SCHEMA = 1
+PARTS = {"run", "notebook", "profile", "run_id", "params", "data", "metrics", "cost"}
+
+
+def expect(name: str, seen, expected, source: str) -> dict:
+    """A row that sets a value beside what was expected of it: name, seen, expected, agrees, source."""
+    return {
+        "what": name,
+        "seen": seen,
+        "expected": expected,
+        "agrees": seen == expected,
+        "source": source,
+    }
+
+
+def write_record(folder: Path, **parts) -> Path:
+    """Write `record.json` into a run's folder, whole or not at all; a run exists when its record exists.
+
+    Environment and code are added here. A missing value is None with its reason in a neighbouring key.
+
+    Raises:
+        Refusal: a part is missing.
+        ValueError, TypeError: a value is NaN or infinite, or nothing that JSON can hold.
+    """
+    if missing := PARTS - parts.keys():
+        raise Refusal(f"the record of {parts.get('run')} lacks {sorted(missing)}: pass them to write_record.")
+    path = folder / "record.json"
+    stamp = {"schema": SCHEMA, "written": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_json(path, {**stamp, "environment": hardware.environment(), **parts})
+    return path
+
+
+def read_record(profile: str, run: str) -> dict:
+    """The record of one run.
+
+    Raises:
+        Refusal: the run has none; the sentence says which notebook makes it.
+    """
+    path = results(profile) / run / "record.json"
+    if not path.is_file():
+        notebook = "stage2" if run.startswith("stage2-") else "stage1"
+        raise Refusal(
+            f"{_shown(path)} does not exist: run {run} comes from notebooks/{notebook}.ipynb;"
+            " execute that first, in JupyterLab or with papermill."
+        )
+    return json.loads(path.read_text())
+
+
+def read_records(profile: str) -> list[dict]:
+    """All records of a profile's training runs, ordered by run name.
+
+    Raises:
+        Refusal: there is none, or one belongs to another profile.
+    """
+    records = [json.loads(path.read_text()) for path in sorted(results(profile).glob("*/record.json"))]
+    runs = [r for r in records if r["notebook"] in ("stage1", "stage2")]
+    if not runs:
+        raise Refusal(
+            f"{_shown(results(profile))} holds no record of a training: run notebooks/stage1.ipynb"
+            f" with profile {profile} first (or make study PROFILE={profile})."
+        )
+    for record in runs:
+        if record["profile"] != profile:
+            raise Refusal(
+                f"{record['run']} is of profile {record['profile']} among records of {profile}: a table never"
+                " mixes profiles; move it to its own folder."
+            )
+    return runs
+
+
+def read_frame(profile: str, run: str, name: str) -> pd.DataFrame:
+    """A parquet file of a run: predictions, truth or images.
+
+    Raises:
+        Refusal: the file is not there.
+    """
+    path = results(profile) / run / f"{name}.parquet"
+    if not path.is_file():
+        raise Refusal(f"{_shown(path)} does not exist beside its record: fetch it or run {run} again.")
+    return pd.read_parquet(path)
+
+
+def save_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as zstd parquet, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    frame.to_parquet(part, compression="zstd", index=False)
+    part.replace(path)
+
+
+def _shown(path: Path) -> str:
+    """A path relative to the project where it lies inside."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def save_run(folder: Path, fits: dict, frames: dict[str, pd.DataFrame]) -> None:
+    """Keep each training's epochs.csv and args.yaml, and the frames, beside the record that comes last.
+
+    epochs.csv is Ultralytics' results.csv untouched; in args.yaml only this machine's path of the project is
+    replaced by `.`, so that nobody's home stands in a committed file.
+
+    Args:
+        folder: results folder of the run.
+        fits: subfolder (empty for a run of one training) to Fit.
+        frames: name to frame; written as parquet.
+    """
+    (folder / "record.json").unlink(missing_ok=True)
+    for name, frame in frames.items():
+        save_frame(frame, folder / f"{name}.parquet")
+    for prefix, fit in fits.items():
+        write_text(folder / prefix / "epochs.csv", (fit.folder / "results.csv").read_text())
+        args = (fit.folder / "args.yaml").read_text().replace(str(ROOT), ".")
+        write_text(folder / prefix / "args.yaml", args)
+
+
+def write_training(folder, name, notebook, p, run_id, trees, fits, metrics, **more) -> Path:
+    """Write the record of a training run.
+
+    Args:
+        folder, name, notebook: where it goes, the run's name, the notebook's.
+        p: the validated parameters.
+        run_id: from params.identity.
+        trees: the tree trained on first, further ones (test only) after it.
+        fits: model prefix to Fit; the first one's conditions stand for the run.
+        metrics: rows of score.rows.
+        more: further parts (stage 2: its parent).
+    """
+    first = next(iter(fits.values()))
+    return write_record(
+        folder,
+        run=name,
+        notebook=notebook,
+        profile=p.profile,
+        run_id=run_id,
+        params=vars(p),
+        data=describe(trees[0]) | {"others": [describe(tree) for tree in trees[1:]]},
+        conditions=first.conditions,
+        declared=[d for fit in fits.values() for d in fit.declared],
+        stops=[_stop(prefix, stop) for prefix, fit in fits.items() for stop in fit.stops],
+        metrics=metrics,
+        cost={**first.cost, "train_s": sum(fit.cost["train_s"] for fit in fits.values())},
+        **more,
+    )
+
+
+def describe(tree) -> dict:
+    """What a record says of a tree."""
+    return {
+        "name": tree.name,
+        "provenance": tree.provenance,
+        "fingerprint": tree.fingerprint,
+        "images_n": tree.rows["split"].value_counts().sort_index().to_dict(),
+        "names": {str(key): value for key, value in tree.names.items()},
+    }
+
+
+def _stop(prefix: str, stop: dict) -> dict:
+    """A stop of `fit` under its model's name, the weights as a path relative to the project."""
+    return stop | {"model": model_name(prefix, stop), "weights": _shown(stop["weights"])}
+
+
+def model_name(prefix: str, stop: dict) -> str:
+    """Name of a model in metrics and predictions: `patience-30`, or `named-patience-20` in stage 2."""
+    return f"{prefix}{'-' if prefix else ''}patience-{stop['patience']}"

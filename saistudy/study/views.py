@@ -1,0 +1,100 @@
+"""What notebooks show: small frames and picks of images, with outputs that do not change from run to run."""
+
+import pandas as pd
+from IPython.display import display
+
+from saistudy.data.boxes import to_xyxy_px
+from saistudy.evaluation import metrics
+from saistudy.evaluation.predict import BOX
+
+SHOWN = ["model", "subset", "images_n", "groups_n", "boxes_n", "ap50", "ap50_95", "ap_small"]
+POINT = ["threshold", "precision", "recall", "f1", "tp_n", "fp_n", "fn_n"]
+
+
+def show(values: dict, title: str) -> None:
+    """Display a mapping as a one-column frame, keys sorted, nested mappings and lists as text."""
+    rows = {k: v if isinstance(v, int | float | str | None) else str(v) for k, v in sorted(values.items())}
+    display(pd.Series(rows, name=title, dtype=object).to_frame())
+
+
+def show_declared(declared: list[dict]) -> None:
+    """Display the declared differences between request and effect that occurred."""
+    if declared:
+        display(pd.DataFrame(declared)[["key", "requested", "value", "reason"]])
+    else:
+        print("no difference between what was requested and what ran")
+
+
+def count(rows: pd.DataFrame, names: dict[int, str]) -> pd.DataFrame:
+    """Images, images without boxes, groups and boxes per class of each split, as a frame by split."""
+    found = {}
+    for split in ("train", "val", "test"):
+        mine = rows[rows["split"] == split]
+        labels = [int(box[0]) for boxes in mine["boxes"] for box in boxes]
+        found[split] = {
+            "images": len(mine),
+            "without boxes": sum(len(boxes) == 0 for boxes in mine["boxes"]),
+            "groups": mine["group"].nunique(),
+            **{f"{name} boxes": labels.count(key) for key, name in names.items()},
+        }
+    return pd.DataFrame(found).T
+
+
+def box_sizes(dataset) -> pd.DataFrame:
+    """Share of the frame that a box covers (a fraction) by class: number, 10th, 50th and 90th percentile."""
+    areas = [(int(c), w * h) for boxes in dataset.rows["boxes"] for c, _, _, w, h in boxes]
+    frame = pd.DataFrame(areas, columns=["class", "area_frac"])
+    frame["class"] = frame["class"].map(dataset.names)
+    return frame.groupby("class")["area_frac"].describe(percentiles=[0.1, 0.5, 0.9])[
+        ["count", "10%", "50%", "90%"]
+    ]
+
+
+def metrics_table(rows: list[dict]) -> pd.DataFrame:
+    """The metrics that a notebook shows, rounded to three digits; a missing value stays empty."""
+    frame = pd.DataFrame(rows).reindex(columns=SHOWN + POINT)
+    return frame.round(3)
+
+
+def reader(tree):
+    """A function from image name to the bytes in the tree."""
+    split = dict(zip(tree.rows["image"], tree.rows["split"], strict=True))
+    return lambda image: (tree.folder / "images" / split[image] / image).read_bytes()
+
+
+def pictures(rows: pd.DataFrame, n: int) -> list[tuple]:
+    """`n` pictures with their labels, evenly spread over the rows, for plots.gallery."""
+    chosen = rows.iloc[:: max(1, len(rows) // n)].head(n)
+    return [(r.image, to_xyxy_px(r.boxes, r.width, r.height).tolist(), []) for r in chosen.itertuples()]
+
+
+def misses(predictions, truth, images, cut: float, n: int = 8) -> list[tuple]:
+    """The `n` test images with the most boxes missed at the threshold `cut`, for plots.gallery."""
+    truth, matches = _test(predictions, truth, images)
+    found = matches[matches["tp"] & (matches["score"] >= cut)].groupby("image").size()
+    missed = truth.groupby("image").size().sub(found, fill_value=0)
+    missed = missed[missed > 0].sort_values(ascending=False, kind="stable")
+    return [_row(image, truth, matches, cut) for image in missed.index[:n]]
+
+
+def alarms(predictions, truth, images, cut: float, n: int = 8) -> list[tuple]:
+    """The `n` test images with the highest-scoring false detections at or above `cut`, for plots.gallery."""
+    truth, matches = _test(predictions, truth, images)
+    false = matches[~matches["tp"] & (matches["score"] >= cut)]
+    worst = false.groupby("image")["score"].max().sort_values(ascending=False, kind="stable")
+    return [_row(image, truth, matches, cut) for image in worst.index[:n]]
+
+
+def _test(predictions, truth, images):
+    """Truth and matches of the test split."""
+    test = images[images["split"] == "test"].reset_index(drop=True)
+    boxes = truth[truth["split"] == "test"].reset_index(drop=True)
+    mine = predictions[predictions["split"] == "test"].reset_index(drop=True)
+    return boxes, metrics.match(boxes, mine, test)
+
+
+def _row(image: str, truth, matches, cut: float) -> tuple:
+    """Image, true boxes and predicted boxes with their scores."""
+    seen = matches[(matches["image"] == image) & (matches["score"] >= cut)]
+    true = truth.loc[truth["image"] == image, BOX].astype(float).to_numpy().tolist()
+    return image, true, seen[[*BOX, "score"]].astype(float).to_numpy().tolist()

@@ -1,0 +1,92 @@
+"""What a trainer really does, read back from its objects, beside what it was asked to do."""
+
+import torch
+from ultralytics.data.augment import CopyPaste, Mosaic
+
+from saistudy.paths import Refusal
+from saistudy.training.rect import walk
+
+
+def read_back(trainer) -> dict:
+    """The conditions of a trainer that has built model, loaders and optimizer, before its first step.
+
+    Keys are Ultralytics' argument names where it has one; `weight_decay` and `lr0` are those of the
+    optimizer's groups (stock scales weight decay by batch * accumulate / nbs), `copy_paste` is 0 where the
+    labels carry no polygons (stock then returns at once), `imgsz` is the tensor [height, width] in pixels.
+    """
+    groups = trainer.optimizer.param_groups
+    dataset = trainer.train_loader.dataset
+    transforms = list(walk(dataset.transforms))
+    args = trainer.args
+    return {
+        "imgsz": list(getattr(trainer, "hw", None) or (int(args.imgsz), int(args.imgsz))),
+        "batch": int(trainer.train_loader.batch_size),
+        "accumulate": int(trainer.accumulate),
+        "nbs": int(args.nbs),
+        "optimizer": type(trainer.optimizer).__name__,
+        "lr0": float(groups[0]["initial_lr"]),
+        "momentum": float(groups[0].get("momentum", groups[0].get("betas", [0])[0])),
+        "weight_decay": float(max(group["weight_decay"] for group in groups)),
+        "mosaic": max((float(t.p) for t in transforms if isinstance(t, Mosaic)), default=0.0),
+        "mixup": float(args.mixup),
+        "copy_paste": max(
+            (float(t.p) for t in transforms if isinstance(t, CopyPaste) and _has_polygons(dataset)),
+            default=0.0,
+        ),
+        "amp": bool(trainer.amp),
+        "deterministic": bool(args.deterministic and torch.are_deterministic_algorithms_enabled()),
+        "workers": int(trainer.train_loader.num_workers),
+        "seed": int(args.seed),
+        "epochs": int(trainer.epochs),
+        "patience": int(args.patience),
+        "single_cls": bool(args.single_cls),
+        "cos_lr": bool(args.cos_lr),
+        "close_mosaic": int(args.close_mosaic),
+        "warmup_epochs": float(args.warmup_epochs),
+        "device": str(trainer.device),
+        "images_n": len(dataset),
+        "val_images_n": len(trainer.test_loader.dataset),
+        "names": {str(k): v for k, v in trainer.data["names"].items()},
+    }
+
+
+def _has_polygons(dataset) -> bool:
+    """Whether any label of the data set carries a polygon."""
+    return any(len(label["segments"]) for label in dataset.labels)
+
+
+def differences(requested: dict, effective: dict) -> dict:
+    """Keys whose effective value is not the requested one: {key: (requested, effective)}.
+
+    An integer `imgsz` s asks for the tensor [s, s]; floats may differ by 1e-9 of themselves.
+    """
+    found = {}
+    for key in requested.keys() & effective.keys() - {"device"}:
+        asked, got = requested[key], effective[key]
+        if key == "imgsz" and isinstance(asked, int):
+            asked = [asked, asked]
+        numbers = isinstance(asked, int | float) and isinstance(got, int | float)
+        if not (abs(asked - got) <= 1e-9 * abs(asked) if numbers else asked == got):
+            found[key] = (asked, got)
+    return found
+
+
+def refuse_undeclared(requested: dict, effective: dict, declared: list[dict]) -> list[dict]:
+    """The declared differences that occurred: [{key, requested, value, reason}].
+
+    Args:
+        declared: the params file's `effective` list of {key, value, reason}.
+
+    Raises:
+        Refusal: a difference is not declared, or declared with another value.
+    """
+    known = {entry["key"]: entry for entry in declared}
+    occurred = []
+    for key, (asked, got) in sorted(differences(requested, effective).items()):
+        if key not in known or differences({key: known[key]["value"]}, {key: got}):
+            raise Refusal(
+                f"{key} was requested as {asked} but is {got} in effect: correct the parameters, or declare"
+                f" the difference under `effective:` with key {key}, value {got} and the reason."
+            )
+        occurred.append({"requested": asked, **known[key]})
+    return occurred

@@ -1,0 +1,212 @@
+"""Training and validating at exactly the tensor that was asked for, rectangles included.
+
+Stock Ultralytics replaces a list `imgsz` by its largest side (`check_imgsz(max_dim=1)` in trainer and
+validator, 8.4.190), so `imgsz=[1440, 808]` trains the square 1440. Here the engine keeps that integer, while
+the pair (height, width) lives on the trainer and on the data set, and stock transforms get it through their
+public attributes. Nothing is patched; `best.pt` loads in stock `YOLO()`.
+"""
+
+import os
+from copy import copy
+
+import cv2
+import torch
+from ultralytics.data import YOLODataset
+from ultralytics.data.augment import LetterBox, Mosaic, RandomPerspective
+from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.utils.checks import check_imgsz
+from ultralytics.utils.torch_utils import unwrap_model
+
+STRIDE_PX = 32  # the coarsest grid of YOLOv8: tensors are multiples of it
+
+
+def pin_torch(*_) -> None:
+    """Keep torch at OMP_NUM_THREADS threads on a CPU; a callback, for Ultralytics sets its own number.
+
+    `select_device("cpu")` takes min(8, cores - 1) whatever the environment says (8.4.190), and CPU results
+    differ between thread counts (measured: losses by 1e-5 of themselves after 3 epochs).
+    """
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(int(threads))
+
+
+def tensor_hw(imgsz: int | list[int]) -> tuple[int, int]:
+    """Height and width in pixels of the tensor for an `imgsz` (one or two integers), rounded up to 32."""
+    height, width = check_imgsz(imgsz, stride=STRIDE_PX, min_dim=2)
+    return height, width
+
+
+def walk(transform):
+    """Every transform of a Compose tree, those before MixUp, CutMix and CopyPaste included."""
+    yield transform
+    for part in [*getattr(transform, "transforms", []), getattr(transform, "pre_transform", None)]:
+        if part is not None:
+            yield from walk(part)
+
+
+def set_rectangle(transforms, hw: tuple[int, int], kinds: set[type]) -> None:
+    """Give stock transforms the rectangle, and prove that each kind that decides the shape was met.
+
+    Mosaic keeps its canvas of twice its integer size and moves the joint into the central rectangle;
+    RandomPerspective then crops about the centre of that canvas.
+
+    Raises:
+        RuntimeError: a kind was not met: this Ultralytics builds its transforms in another way.
+    """
+    height, width = hw
+    met = set()
+    for transform in walk(transforms):
+        if isinstance(transform, Mosaic):
+            size = transform.imgsz
+            transform.border = (height // 2 - size, width // 2 - size)
+        elif isinstance(transform, RandomPerspective):
+            transform.size = (width, height)
+        elif isinstance(transform, LetterBox):
+            transform.new_shape = hw
+        met.add(type(transform))
+    if missing := kinds - met:
+        raise RuntimeError(
+            f"no {missing} among the transforms: the rectangle cannot be set in this Ultralytics"
+        )
+
+
+class RectDataset(YOLODataset):
+    """The stock data set whose samples are letterboxed or cropped to `hw` (height, width in pixels)."""
+
+    def __init__(self, *args, hw: tuple[int, int], **kwargs):
+        self.hw = hw
+        super().__init__(*args, imgsz=max(hw), rect=False, pad=0.0, **kwargs)
+
+    def load_image(self, i, rect_mode=True, resize_short=False):
+        """The stock triple (image, original shape, resized shape), shrunk until it fits the rectangle.
+
+        Stock only makes the long side fit a square; LetterBox would shrink further without telling
+        `ratio_pad`, and boxes would be scaled back wrongly.
+        """
+        image, original, resized = super().load_image(i, rect_mode, resize_short)
+        ratio = min(self.hw[0] / resized[0], self.hw[1] / resized[1])
+        if ratio >= 1:
+            return image, original, resized
+        height, width = (max(1, min(round(n * ratio), m)) for n, m in zip(resized, self.hw, strict=True))
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        return image.reshape(height, width, -1), original, (height, width)
+
+    def build_transforms(self, hyp):
+        """The stock transforms with the rectangle set."""
+        transforms = super().build_transforms(hyp)
+        set_rectangle(transforms, self.hw, {Mosaic, RandomPerspective} if self.augment else {LetterBox})
+        return transforms
+
+
+def build_dataset(args, path, hw, batch, data, mode, stride) -> RectDataset:
+    """A RectDataset with the keyword arguments of Ultralytics' builder (`build_yolo_dataset`, 8.4.190)."""
+    return RectDataset(
+        img_path=path,
+        hw=hw,
+        batch_size=batch,
+        augment=mode == "train",
+        hyp=args,
+        cache=args.cache or None,
+        single_cls=args.single_cls or False,
+        stride=stride,
+        prefix=f"{mode}: ",
+        task=args.task,
+        classes=args.classes,
+        data=data,
+        fraction=args.fraction if mode == "train" else 1.0,
+    )
+
+
+def refuse_other_shape(batch: dict, hw: tuple[int, int]) -> None:
+    """Raise RuntimeError unless the batch's images (N, 3, height, width) have exactly the declared shape."""
+    seen = tuple(batch["img"].shape[2:])
+    if seen != tuple(hw):
+        raise RuntimeError(f"a tensor of {seen} reached the network where {tuple(hw)} was declared")
+
+
+class RectValidator(DetectionValidator):
+    """The stock validator at exactly `hw`; keeps each image's boxes in `rows` when `keep` is true.
+
+    `rows` holds (file, class, score, x1, y1, x2, y2) with boxes in pixels of the original image.
+    """
+
+    def __init__(self, *args, hw: tuple[int, int], keep: bool = False, **kwargs):
+        self.hw, self.keep, self.rows = hw, keep, []
+        super().__init__(*args, **kwargs)
+
+    def build_dataset(self, img_path, mode="val", batch=None):
+        """A RectDataset of the split."""
+        return build_dataset(self.args, img_path, self.hw, batch, self.data, mode, int(self.stride))
+
+    def preprocess(self, batch):
+        """Stock, after the shape was checked."""
+        refuse_other_shape(batch, self.hw)
+        return super().preprocess(batch)
+
+    def update_metrics(self, preds, batch):
+        """Stock; with `keep`, each prediction after non-maximum suppression is remembered as well."""
+        super().update_metrics(preds, batch)
+        if self.keep:
+            for i, pred in enumerate(preds):
+                self.rows += _rows(pred, batch, i)
+
+
+def _rows(pred: dict, batch: dict, i: int) -> list[tuple]:
+    """Predictions of one image, scaled back to its own pixels."""
+    from ultralytics.utils.ops import scale_boxes
+
+    boxes = scale_boxes(
+        batch["img"].shape[2:],
+        pred["bboxes"].clone(),
+        batch["ori_shape"][i],
+        ratio_pad=batch["ratio_pad"][i],
+    )
+    columns = zip(pred["cls"].tolist(), pred["conf"].tolist(), boxes.tolist(), strict=True)
+    return [(batch["im_file"][i], int(c), score, *box) for c, score, box in columns]
+
+
+class RectTrainer(DetectionTrainer):
+    """The stock trainer at exactly the tensor that `imgsz` declares; `hw` is (height, width) in pixels."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.hw = tensor_hw(self.args.imgsz)
+        self.args.imgsz = max(self.hw)
+
+    def build_dataset(self, img_path, mode="train", batch=None):
+        """A RectDataset for training or validation."""
+        stride = max(int(unwrap_model(self.model).stride.max()), STRIDE_PX)
+        return build_dataset(self.args, img_path, self.hw, batch, self.data, mode, stride)
+
+    def get_validator(self):
+        """The validator at the same tensor."""
+        return RectValidator(
+            self.test_loader,
+            save_dir=self.save_dir,
+            args=copy(self.args),
+            _callbacks=self.callbacks,
+            hw=self.hw,
+        )
+
+    def preprocess_batch(self, batch):
+        """Stock, after the shape was checked (multi-scale comes later)."""
+        refuse_other_shape(batch, self.hw)
+        return super().preprocess_batch(batch)
+
+    def auto_batch(self, *args, **kwargs):
+        """Stock, probing a square of the rectangle's area."""
+        longest = self.args.imgsz
+        self.args.imgsz = round((self.hw[0] * self.hw[1]) ** 0.5)
+        try:
+            return super().auto_batch(*args, **kwargs)
+        finally:
+            self.args.imgsz = longest
+
+    def save_model(self):
+        """Stock, with the pair in the checkpoint's arguments: resume, predict and export find it there."""
+        longest = self.args.imgsz
+        self.args.imgsz = list(self.hw)
+        try:
+            return super().save_model()
+        finally:
+            self.args.imgsz = longest
