@@ -137,8 +137,9 @@ def environment() -> dict:
     """What a record says of the machine and the code; sizes in GiB, None for what is not there.
 
     `cores_n` are the cores this process may use, `git.commit` is None outside a git checkout.
+    `git.dirty` leaves out results/ and the README, which a study itself rewrites.
     """
-    status = _git("status", "--porcelain")
+    status = _git("status", "--porcelain", "--", ".", ":!results", ":!README.md")
     lock = ROOT / "requirements.lock"
     pages_n, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)

@@ -81,6 +81,8 @@ def sentence(known: list[str], error: dict, values: dict) -> str:
     if wanted := EXPECTED.get(error["type"]):
         numeric = error["type"] in ("int_type", "float_type")
         end = hint(error["input"], error["type"] == "int_type") if numeric else "."
+        if wanted == "text" and isinstance(error["input"], int | float):
+            end = f""": write it in quotes, '"{error["input"]}"' on a command line."""
         return f"{where} is {seen(error['input'])}, {wanted} was expected{end}"
     told = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{where} is {seen(error['input'])}: {told}."

@@ -71,7 +71,7 @@ def test_small_set_is_read_as_laid_out(small):
     assert rows["boxes"]["fire_CV000001.jpg"].tolist() == [[0, 0.5, 0.5, 0.2, 0.2]]
     assert rows["boxes"]["smoke_CV000001.jpg"].tolist() == [[1, 0.5, 0.5, 0.4, 0.2]]
     assert rows["boxes"]["neither_CV000001.jpg"].shape == (0, 5)
-    assert dataset.names == {0: "fire", 1: "smoke"} and dataset.provenance == "published"
+    assert dataset.names == {0: "fire", 1: "smoke"} and dataset.provenance == "published-format"
     assert dataset.read("fire_CV000001.jpg") == (small / "images/fire_CV000001.jpg").read_bytes()
     assert dataset.quarantine.empty
     _balance(dataset, 12)

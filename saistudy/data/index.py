@@ -59,9 +59,9 @@ def free(image: str, taken: Collection[str]) -> str:
 
 
 def provenance(*folders: Path) -> str:
-    """Where it comes from: "synthetic" if a folder holds a provenance.json, else "published"."""
+    """Where it comes from: "synthetic" if a folder holds a provenance.json, else "published-format"."""
     marked = any((folder / "provenance.json").is_file() for folder in folders)
-    return "synthetic" if marked else "published"
+    return "synthetic" if marked else "published-format"
 
 
 def examine(

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from saistudy import params
-from saistudy.data import sources
+from saistudy.data import shm, sources
 from saistudy.paths import PARAMS, ROOT, Refusal, results, work, write_text
 
 
@@ -124,6 +124,7 @@ def estimate(profile: str, full: bool = False) -> dict:
         "hours": hours,
         "money": hours * cost["price_per_h"],
         "shm_gib": sum(cost["tree_gib"].values()),
+        "loader_gib": max(_loader_gib(_merged(profile, "stage1", arm)) for arm in plan["arms"]),
         "disk_gib": 2 * sum(cost["tree_gib"].values()) + len(rows) * seeds_n * cost["run_gib"],
         "source": cost["source"],
     }
@@ -138,10 +139,21 @@ def _merged(profile: str, notebook: str, arm: str) -> dict:
     )
 
 
+def _loader_gib(values: dict) -> float:
+    """What the loaders of a training may put into /dev/shm, GiB; prefetch is Ultralytics' own 4."""
+    train = values["train"] | values["change"]
+    return shm.loader_bytes(train["batch"], side_px(train["imgsz"]), train["workers"]) / 2**30
+
+
+def side_px(imgsz) -> int:
+    """Side in pixels of the square with the area of an imgsz."""
+    height, width = imgsz if isinstance(imgsz, list) else (imgsz, imgsz)
+    return round((height * width) ** 0.5)
+
+
 def _row(name: str, train: dict, cost: dict, dataset: str) -> dict:
     """Hours of one training."""
-    size = train["imgsz"] if isinstance(train["imgsz"], list) else [train["imgsz"]] * 2
-    rate = cost["images_per_s"] * cost["pixels_n"] / (size[0] * size[1])
+    rate = cost["images_per_s"] * cost["pixels_n"] / side_px(train["imgsz"]) ** 2
     return {"run": name, "hours": train["epochs"] * cost["train_images_n"][dataset] / rate / 3600}
 
 
@@ -151,8 +163,9 @@ def sentences(profile: str, full: bool = False) -> str:
     lines = [f"{row['run']:<22} {row['hours']:7.1f} h a seed" for row in cost["rows"]]
     free = {name: shutil.disk_usage(path).free / 2**30 for name, path in _places().items()}
     lines += [
-        f"{cost['seeds_n']} seed(s): at most {cost['hours']:.1f} GPU hours, {cost['money']:.0f} US dollars",
-        f"/dev/shm: {cost['shm_gib']:.1f} GiB of images and the loader's buffers (free: {free['shm']:.1f})",
+        f"{cost['seeds_n']} seed(s): at most {cost['hours']:.1f} hours, {cost['money']:.0f} US dollars",
+        f"/dev/shm: {cost['shm_gib']:.1f} GiB of images and {cost['loader_gib']:.1f} GiB for the loader"
+        f" at the largest arm (free: {free['shm']:.1f})",
         f"disk: {cost['disk_gib']:.1f} GiB (free: {free['disk']:.1f})",
         f"rate: {cost['source']}",
     ]

@@ -35,7 +35,7 @@ def stops(frame: pd.DataFrame, marks: dict[str, int], note: str, ax=None):
     ax.plot(frame["epoch"], frame[AP50], color=COLOURS[0], marker="o", ms=3, label="AP50")
     ax.plot(frame["epoch"], frame[AP], color=COLOURS[1], marker="s", ms=3, label="AP50-95")
     for colour, (name, epoch) in zip(COLOURS[2:], marks.items(), strict=False):
-        ax.axvline(epoch, color=colour, ls="--", lw=1.5, label=f"{name} stops")
+        ax.axvline(epoch, color=colour, ls="--", lw=1.5, label=name)
     ax.set(xlabel="epoch", ylabel="on val", title=note)
     ax.legend(frameon=False)
     return ax
@@ -66,7 +66,7 @@ def gallery(read, rows: list[tuple[str, list, list]], note: str, columns: int = 
         rows: (image, true boxes, predicted boxes with a score last); boxes x1, y1, x2, y2 in pixels.
     """
     lines = max(1, -(-len(rows) // columns))
-    figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns, 2.1 * lines), squeeze=False)
+    figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns, 2.1 * lines), squeeze=False, dpi=64)
     for ax in axes.flat:
         ax.axis("off")
     for ax, (image, true, predicted) in zip(axes.flat, rows, strict=False):

@@ -27,17 +27,18 @@ def metric(record: dict, model: str, subset: str = score.PUBLISHED) -> dict:
     return next(m for m in record["metrics"] if m["model"] == model and m["subset"] == subset)
 
 
-def cases(records: list[dict]) -> list[dict]:
+def cases(records: list[dict], baseline: str) -> list[dict]:
     """What the table has a row for: arm x patience of stage 1, arm x class handling of stage 2.
 
-    Each case holds its records in the order of seeds and the model that it reads from each.
+    Each case holds its records in the order of seeds and the model that it reads from each. The baseline
+    comes first, the other arms by the pixels of their tensor.
     """
     found = []
-    for arm in dict.fromkeys(r["params"]["arm"] for r in records if r["notebook"] == "stage1"):
+    for arm in _arms(records, "stage1", baseline):
         runs = _of(records, "stage1", arm)
         for p in sorted(runs[0]["params"]["patiences"], reverse=True):
             found.append({"stage": 1, "arm": arm, "patience": p, "model": f"patience-{p}", "runs": runs})
-    for arm in dict.fromkeys(r["params"]["arm"] for r in records if r["notebook"] == "stage2"):
+    for arm in _arms(records, "stage2", baseline):
         runs = _of(records, "stage2", arm)
         for handling in runs[0]["params"]["handlings"]:
             p = longest(runs[0])
@@ -53,6 +54,16 @@ def cases(records: list[dict]) -> list[dict]:
                 }
             )
     return found
+
+
+def _arms(records: list[dict], notebook: str, baseline: str) -> list[str]:
+    """Arms of a notebook in the order of the table."""
+    pixels = {
+        r["params"]["arm"]: int(np.prod(r["conditions"]["imgsz"]))
+        for r in records
+        if r["notebook"] == notebook
+    }
+    return sorted(pixels, key=lambda arm: (arm != baseline, pixels[arm], arm))
 
 
 def _of(records: list[dict], notebook: str, arm: str) -> list[dict]:
@@ -72,7 +83,7 @@ def rows(profile: str, baseline: str, margin: float, alpha: float, resamples_n: 
         margin: smallest difference in AP50 that matters; alpha: error rate of the family, Holm-adjusted.
         resamples_n, bootstrap_seed: of the bootstrap over groups.
     """
-    found = cases(read_records(profile))
+    found = cases(read_records(profile), baseline)
     weights = _Weights(resamples_n, bootstrap_seed)
     bases = [_base(case, found, baseline) for case in found]
     compared = [_compare(case, base, profile, weights) for case, base in zip(found, bases, strict=True)]

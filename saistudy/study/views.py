@@ -7,6 +7,7 @@ from saistudy.data.boxes import to_xyxy_px
 from saistudy.evaluation import metrics
 from saistudy.evaluation.predict import BOX
 
+pd.set_option("display.max_colwidth", None)
 SHOWN = ["model", "subset", "images_n", "groups_n", "boxes_n", "ap50", "ap50_95", "ap_small"]
 POINT = ["threshold", "precision", "recall", "f1", "tp_n", "fp_n", "fn_n"]
 
@@ -15,6 +16,20 @@ def show(values: dict, title: str) -> None:
     """Display a mapping as a one-column frame, keys sorted, nested mappings and lists as text."""
     rows = {k: v if isinstance(v, int | float | str | None) else str(v) for k, v in sorted(values.items())}
     display(pd.Series(rows, name=title, dtype=object).to_frame())
+
+
+def beside(requested: dict, effective: dict) -> pd.DataFrame:
+    """What was requested beside what ran: a row per key of either, `-` where one side says nothing."""
+    keys = sorted(requested.keys() | effective.keys())
+    rows = {key: [str(side.get(key, "-")) for side in (requested, effective)] for key in keys}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["requested", "effective"])
+
+
+def stops_table(stops: list[dict]) -> pd.DataFrame:
+    """The stop of each patience, weights by the first digits of their hash."""
+    frame = pd.DataFrame(stops).set_index("patience")
+    frame["sha256"] = frame["sha256"].str[:12]
+    return frame.drop(columns="weights")
 
 
 def show_declared(declared: list[dict]) -> None:
@@ -51,9 +66,9 @@ def box_sizes(dataset) -> pd.DataFrame:
 
 
 def metrics_table(rows: list[dict]) -> pd.DataFrame:
-    """The metrics that a notebook shows, rounded to three digits; a missing value stays empty."""
-    frame = pd.DataFrame(rows).reindex(columns=SHOWN + POINT)
-    return frame.round(3)
+    """The metrics that a notebook shows, a column per model and test set, rounded to three digits."""
+    frame = pd.DataFrame(rows).reindex(columns=SHOWN + POINT).round(3)
+    return frame.set_index(["model", "subset"]).T.astype(object)
 
 
 def reader(tree):
