@@ -50,7 +50,7 @@ study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the p
 
 test: .venv/.ready ## ruff, pytest and nbval, the fast set
 	@ruff check . && ruff format --check --quiet .
-	@python -m pytest -m "not full"
+	@python -m pytest -m "not full" -n 2 --dist loadfile
 
 test-full: .venv/.ready ## every count that the tests know; hours
 	@python -m pytest -m "full or not full"

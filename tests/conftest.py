@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from saistudy import hardware
 from saistudy.paths import ROOT
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# before any test imports torch or Ultralytics
+hardware.pin_threads()
+hardware.quiet()
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,43 @@ def real() -> Path:
             f"no real photographs: name a folder with FASDD_CV/ and pyro-sdis/ in SAISTUDY_REAL ({folder})"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The tree of a synthetic FASDD of 36 images in seven sizes."""
+    from saistudy.data import fasdd, tree, twin
+
+    folder = tmp_path_factory.mktemp("tiny")
+    twin.write_fasdd(folder, 36, seed=1)
+    tree.build(fasdd.read(folder), folder / "tree")
+    return tree.load(folder / "tree")
+
+
+@pytest.fixture(scope="session")
+def rectangles(tmp_path_factory):
+    """A tree of large painted rectangles: learnt by a YOLOv8n at 64 px in a dozen epochs."""
+    import painted
+
+    counts = {"train": 16, "val": 8, "test": 8}
+    names = {0: "fire", 1: "smoke"}
+    return painted.tree(tmp_path_factory.mktemp("rectangles") / "tree", counts, names, [(64, 48)])
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, rectangles):
+    """A run whose shorter patience stopped early, at weights that the longer one has improved on.
+
+    The first seed does on x86; the others are for processors with other kernels, whose curves differ.
+    """
+    import painted
+
+    from saistudy.training.fit import fit
+
+    for seed in (1, 0, 2, 3):
+        folder = tmp_path_factory.mktemp("trained") / "run"
+        run = fit("yolov8n.yaml", rectangles.yaml, folder, seed=seed, patiences=[1, 5], **painted.LEARNABLE)
+        short, long = run.stops
+        if short["stopped_early"] and short["best_epoch"] < long["best_epoch"]:
+            return run
+    pytest.fail("no seed gave a curve on which patience 1 stops early and patience 5 gets further")

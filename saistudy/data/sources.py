@@ -59,31 +59,46 @@ def _twin(profile: str, dataset: str) -> Path:
     )
 
 
-def source_key(path: Path) -> str:
-    """Sixteen hex digits that change when a file of the source is added, removed, renamed or resized.
+def key(profile: str, dataset: str) -> str:
+    """The source key of a profile's data set."""
+    return source_key(locate(profile, dataset), dataset)
 
-    Names and sizes are hashed, not contents and not clocks: 95_314 files take about a second, and a copy
-    of the same download has the same key. Contents are hashed in the index.
+
+def source_key(path: Path, dataset: str) -> str:
+    """Sixteen hex digits that change when a file of the data set is added, removed, renamed or resized.
+
+    Names and sizes are hashed, not contents and not clocks: 95_314 files take about a second, and the
+    same download has the same key whether it is named by its folder, its parent or its zip. Contents are
+    hashed in the index.
     """
-    if path.is_dir():
-        found = (e for folder in _data_folders(path) for e in folder.rglob("*") if e.is_file())
-        entries = [(e.name, e.stat().st_size) for e in found]
-    else:
-        with zipfile.ZipFile(path) as archive:
-            entries = [(Path(m.filename).name, m.file_size) for m in archive.infolist() if not m.is_dir()]
+    files = _zipped(path) if path.is_file() else _listed(path)
+    entries = {(_inner(name, dataset), size) for name, size in files} - {(None, size) for _, size in files}
     lines = "\n".join(f"{name} {size}" for name, size in sorted(entries))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def key(profile: str, dataset: str) -> str:
-    """The source key of a profile's data set."""
-    return source_key(locate(profile, dataset))
+def _inner(name: str, dataset: str) -> str | None:
+    """A file's path within its data set, None for one that is no part of it.
+
+    FASDD: from `images/` or `annotations/` on; PyroSDIS: the shards' bare names.
+    """
+    parts = name.split("/")
+    if dataset != "fasdd_cv":
+        return parts[-1] if name.endswith(".parquet") else None
+    tops = [i for i, part in enumerate(parts) if part in ("images", "annotations")]
+    return "/".join(parts[tops[0] :]) if tops else None
 
 
-def _data_folders(path: Path) -> list[Path]:
-    """The data set's own folders below a path that may be its parent."""
-    named = [path / name for name in ("FASDD_CV", "pyro-sdis") if (path / name).is_dir()]
-    return named or [path]
+def _listed(path: Path) -> list[tuple[str, int]]:
+    """Path and size of every file below a folder."""
+    files = (entry for entry in path.rglob("*") if entry.is_file())
+    return [(f.relative_to(path).as_posix(), f.stat().st_size) for f in files]
+
+
+def _zipped(path: Path) -> list[tuple[str, int]]:
+    """Path and size of every member of an archive."""
+    with zipfile.ZipFile(path) as archive:
+        return [(m.filename, m.file_size) for m in archive.infolist() if not m.is_dir()]
 
 
 def read(profile: str, dataset: str):

@@ -50,12 +50,15 @@ def forest(table: pd.DataFrame, note: str, ax=None):
             ax.plot([row["delta_low"], row["delta_high"]], [y, y], color=COLOURS[0], lw=2)
         ax.plot(row["delta"], y, "o", color=COLOURS[0])
     ax.axvline(0, color="black", lw=0.8)
-    names = [
-        f"{'' if r.stage == 1 else 'stage 2 '}{r.handling or r.arm}, p={r.patience}"
-        for r in shown.itertuples()
-    ]
+    names = [_name(row) for row in shown.to_dict("records")]
     ax.set(yticks=range(len(shown)), yticklabels=names, xlabel="Δ AP50", title=note)
     return ax
+
+
+def _name(row: dict) -> str:
+    """What a row of the table compares: its arm or class handling, and its patience."""
+    what = row["arm"] if row["stage"] == 1 else f"stage 2 {row['handling']}"
+    return f"{what}, patience {row['patience']}"
 
 
 def gallery(read, rows: list[tuple[str, list, list]], note: str, columns: int = 4):

@@ -67,11 +67,23 @@ def _arms(records: list[dict], notebook: str, baseline: str) -> list[str]:
 
 
 def _of(records: list[dict], notebook: str, arm: str) -> list[dict]:
-    """Records of one arm in the order of their seeds, all trained on the same data."""
+    """Records of one arm in the order of their seeds, alike in everything but the seed."""
     runs = [r for r in records if r["notebook"] == notebook and r["params"]["arm"] == arm]
-    if len({r["data"]["fingerprint"] for r in runs}) > 1:
-        raise Refusal(f"runs of {notebook} {arm} were trained on different data: run the older ones again.")
+    for run in runs[1:]:
+        _refuse_unlike(runs[0], run, {"seed"})
     return sorted(runs, key=lambda r: r["params"]["seed"])
+
+
+def _refuse_unlike(one: dict, other: dict, free: set[str]) -> None:
+    """Raise Refusal where two runs differ in data, or in a parameter that is not free to differ."""
+    unlike = [k for k in one["params"] if k not in free and one["params"][k] != other["params"][k]]
+    if "negatives" not in free and one["data"]["fingerprint"] != other["data"]["fingerprint"]:
+        unlike.append("data")
+    if unlike:
+        raise Refusal(
+            f"{one['run']} and {other['run']} differ in {', '.join(unlike)}, which no comparison may: execute"
+            " the one that is out of date again (make study does)."
+        )
 
 
 def rows(profile: str, baseline: str, margin: float, alpha: float, resamples_n: int, bootstrap_seed: int):
@@ -139,6 +151,10 @@ class _Weights:
         return self.drawn[key]
 
 
+# What may differ between an arm and the baseline: what an arm file can hold, and the seed.
+ARM = {"arm", "question", "change", "seed", "negatives", "engine", "effective"}
+
+
 def _compare(case: dict, base: dict, profile: str, weights: _Weights) -> dict:
     """Paired difference in AP50 to the base: mean over seeds, and its interval over groups of the test set.
 
@@ -147,6 +163,7 @@ def _compare(case: dict, base: dict, profile: str, weights: _Weights) -> dict:
     empty = dict.fromkeys(("delta", "delta_low", "delta_high", "p", "verdict", "differences"))
     if case is base:
         return empty
+    _refuse_unlike(base["runs"][0], case["runs"][0], ARM)
     pairs = _pairs(case, base)
     deltas = [_ap50(m, case["model"]) - _ap50(b, base["model"]) for m, b in pairs]
     resampled = [_resampled(m, case["model"], b, base["model"], profile, weights) for m, b in pairs]

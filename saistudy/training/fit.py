@@ -17,6 +17,7 @@ from saistudy.paths import Refusal
 from saistudy.training import conditions, patience
 from saistudy.training.rect import RectTrainer, pin_torch
 
+FIXED = {"time": None, "val": True, "save": True, "resume": False}  # else no stop can be read off the csv
 ENGINES = {"rect": RectTrainer, "stock": DetectionTrainer}
 
 
@@ -60,10 +61,15 @@ def fit(
         train: Ultralytics' own arguments under its own names.
 
     Raises:
-        Refusal: weights are missing or not the expected ones, or an effective condition is neither the
-            requested one nor declared.
+        Refusal: weights are missing or not the expected ones, there is no such GPU, stops could not be
+            read off, or an effective condition is neither the requested one nor declared.
     """
     refuse_weights(weights, weights_sha256)
+    if isinstance(train.get("pretrained"), str | Path):
+        refuse_weights(train["pretrained"])
+    refuse_settings(train)
+    refuse_device(train.get("device", "cpu"))
+    folder = Path(folder).absolute()  # Ultralytics puts a relative one below its own runs folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     SETTINGS.update({k: False for k, v in SETTINGS.items() if isinstance(v, bool)})
@@ -172,10 +178,29 @@ def _cost(trainer, train_s: float) -> dict:
     }
 
 
-def refuse_weights(weights, sha256: str) -> None:
+def refuse_device(device) -> None:
+    """Raise Refusal where a GPU is asked for that is not there."""
+    if str(device) != "cpu" and not torch.cuda.is_available():
+        raise Refusal(
+            f"device {device} was asked for, but torch {torch.__version__} sees no CUDA GPU here: run profile"
+            " demo or mini on a CPU, or install a driver that this torch works with."
+        )
+
+
+def refuse_settings(train: dict) -> None:
+    """Raise Refusal where epochs would not all be validated and saved under one fixed schedule."""
+    for key, value in FIXED.items():
+        if train.get(key, value) != value:
+            raise Refusal(
+                f"{key} {train[key]} was asked for, {value} was expected: the stops are read off epochs that"
+                f" were all validated and saved under a schedule fixed by `epochs`; leave {key} out."
+            )
+
+
+def refuse_weights(weights, sha256: str = "") -> None:
     """Raise Refusal where a weights file is missing (Ultralytics would download it) or has another hash."""
     path = Path(weights)
-    if path.suffix != ".pt":
+    if path.suffix in (".yaml", ".yml"):
         return
     if not path.is_file():
         raise Refusal(

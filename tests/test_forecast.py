@@ -1,0 +1,114 @@
+"""The order of the runs, what an edit runs again, and what a study will cost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from saistudy.paths import PARAMS, ROOT, Refusal
+from saistudy.study import forecast
+
+LIST = "import json; from saistudy.study import forecast as f; "
+LIST += "print(json.dumps({n: r.identity for n, r in f.runs('demo').items()}))"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The project in a scratch folder, to be edited."""
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("saistudy", "notebooks", "params"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "requirements.lock", folder)
+    return folder
+
+
+def identities(folder) -> dict[str, str]:
+    environ = os.environ | {"PYTHONPATH": str(folder), "SAISTUDY_WORK": str(folder / "work")}
+    done = subprocess.run(
+        [sys.executable, "-c", LIST], capture_output=True, text=True, env=environ, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def edit(path, old: str, new: str):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "again"),
+    [
+        ("params/demo/arms/1440.yaml", "160", "192", {"1440-s0", "1440-s1", "ablation"}),
+        (
+            "params/demo/arms/896.yaml",
+            "96}",
+            "128}",
+            {"896-s0", "896-s1", "stage2-896-s0", "stage2-896-s1", "ablation"},
+        ),
+        (
+            "params/demo/stage2.yaml",
+            "lr0: 0.001",
+            "lr0: 0.002",
+            {"stage2-896-s0", "stage2-896-s1", "ablation"},
+        ),
+        ("params/demo/ablation.yaml", "margin: 0.01", "margin: 0.02", {"ablation"}),
+        ("saistudy/study/plots.py", "figsize=(7, 3.5)", "figsize=(7, 4)", {"ablation"}),
+        ("params/demo/stage1.yaml", "# Stage 1", "# The first stage", set()),
+        ("saistudy/training/rect.py", '"""Training and', '"""Now training and', set()),
+    ],
+)
+def test_an_edit_runs_again_what_it_touches_and_what_follows(copy, file, old, new, again):
+    before = identities(copy)
+    edit(copy / file, old, new)
+    after = identities(copy)
+    edit(copy / file, new, old)
+    assert {name for name in before if before[name] != after[name]} == again
+    assert identities(copy) == before
+
+
+def test_every_run_comes_after_those_it_needs():
+    seen = set()
+    for name, run in forecast.runs("demo").items():
+        assert set(run.needs) <= seen
+        seen.add(name)
+    assert {"data", "setup-shm", "ablation", "stage2-896-s1"} <= seen and len(seen) == 13
+
+
+def test_a_stamp_replaces_the_one_of_the_run_before(tmp_path):
+    for identity in ("0" * 16, "f" * 16):
+        forecast.write_stamp(tmp_path / f"896-s0.{identity}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"896-s0.{'f' * 16}"]
+
+
+def test_the_forecast_of_the_study_is_epochs_times_images_over_the_stated_rate():
+    """By hand: 160 epochs x 63_546 images / 298 a second at 896; 832 x 1440 has 1.4924 times the pixels."""
+    rows = {row["run"]: row["hours"] for row in forecast.estimate("h200")["rows"]}
+    hours = 160 * 63_546 / 298 / 3600
+    assert rows["stage 1, 896"] == pytest.approx(hours, rel=1e-3)
+    assert rows["stage 1, 1440x808"] == pytest.approx(hours * 832 * 1440 / 896**2, rel=2e-3)
+    # stage 2 trains twice, once per class handling
+    assert rows["stage 2, 896"] == pytest.approx(2 * 60 * 26_600 / 298 / 3600, rel=1e-3)
+
+
+def test_the_forecast_says_that_its_rate_is_a_claim():
+    told = forecast.sentences("h200")
+    assert "not measured here" in told and "US dollars" in told and "/dev/shm" in told
+    assert all(word in forecast.sentences("h200", full=True) for word in ("as-printed", "8 seed(s)"))
+
+
+def test_an_unknown_profile_is_refused_with_the_known_ones():
+    with pytest.raises(Refusal, match="demo, h200, mini"):
+        forecast.study("h100")
+
+
+def test_the_full_grid_names_existing_arms():
+    for profile in ("demo", "mini", "h200"):
+        plan = yaml.safe_load((PARAMS / profile / "study.yaml").read_text())
+        for arm in plan["arms"] + plan.get("full", {}).get("arms", []):
+            assert (PARAMS / profile / "arms" / f"{arm}.yaml").is_file()

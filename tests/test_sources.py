@@ -1,0 +1,113 @@
+"""Where data come from: every form of a source, what is missing said in one sentence, trees built once."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from saistudy.data import shm, sources, tree, twin
+from saistudy.paths import ROOT, Refusal, work
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A small twin of both sets, in one parent folder, and the zip of FASDD_CV."""
+    folder = tmp_path_factory.mktemp("published")
+    twin.write_fasdd(folder, 36, seed=3)
+    twin.write_pyrosdis(folder, 40, seed=3, cameras_n=4)
+    shutil.make_archive(str(folder / "FASDD_CV"), "zip", folder, "FASDD_CV")
+    return folder
+
+
+@pytest.fixture
+def workplace(published, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAISTUDY_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("SAISTUDY_SHM", str(tmp_path / "shm"))
+    monkeypatch.setenv("SAISTUDY_FASDD", str(published / "FASDD_CV"))
+    monkeypatch.setenv("SAISTUDY_PYROSDIS", str(published / "pyro-sdis"))
+    return published
+
+
+@pytest.mark.parametrize(
+    ("dataset", "form"),
+    [("fasdd_cv", form) for form in ("FASDD_CV", "", "FASDD_CV.zip")]
+    + [("pyro-sdis", form) for form in ("pyro-sdis", "pyro-sdis/data", "")],
+)
+def test_every_form_of_a_source_is_read_and_has_one_key(workplace, monkeypatch, dataset, form):
+    first = sources.read("mini", dataset), sources.key("mini", dataset)
+    monkeypatch.setenv(sources.VARIABLES[dataset], str(workplace / form))
+    again = sources.read("mini", dataset), sources.key("mini", dataset)
+    columns = ["image", "split", "sha256"]
+    assert first[0].rows[columns].equals(again[0].rows[columns]) and first[1] == again[1]
+
+
+def test_a_key_changes_with_the_data_and_not_with_the_clock(workplace, tmp_path):
+    copy = shutil.copytree(workplace / "FASDD_CV", tmp_path / "FASDD_CV")
+    assert sources.source_key(copy, "fasdd_cv") == sources.key("mini", "fasdd_cv")
+    label = next((copy / "annotations/YOLO_CV/labels").iterdir())
+    label.write_text(label.read_text() + "0 0.5 0.5 0.1 0.1\n")
+    assert sources.source_key(copy, "fasdd_cv") != sources.key("mini", "fasdd_cv")
+
+
+@pytest.mark.parametrize(("dataset", "must_say"), [("fasdd_cv", "10.57760"), ("pyro-sdis", "a1e553ec")])
+def test_missing_data_are_named_with_what_to_download(monkeypatch, dataset, must_say):
+    monkeypatch.delenv(sources.VARIABLES[dataset], raising=False)
+    with pytest.raises(Refusal, match=must_say) as refusal:
+        sources.locate("h200", dataset)
+    assert sources.VARIABLES[dataset] in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_named_source_that_does_not_exist_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAISTUDY_FASDD", str(tmp_path / "nowhere"))
+    with pytest.raises(Refusal, match="does not exist"):
+        sources.locate("mini", "fasdd_cv")
+
+
+def test_the_study_itself_refuses_any_other_number_of_images(workplace):
+    with pytest.raises(Refusal, match="95_314"):
+        sources.read("h200", "fasdd_cv")
+
+
+def test_a_tree_is_built_once_and_again_when_its_source_changes(workplace, monkeypatch, tmp_path):
+    copy = shutil.copytree(workplace / "FASDD_CV", tmp_path / "FASDD_CV")
+    monkeypatch.setenv("SAISTUDY_FASDD", str(copy))
+    first = sources.build("mini", "fasdd_cv")
+    before = (first.folder / "tree.json").stat().st_mtime_ns
+    assert (sources.build("mini", "fasdd_cv").folder / "tree.json").stat().st_mtime_ns == before
+    label = next(p for p in (copy / "annotations/YOLO_CV/labels").iterdir() if p.read_text())
+    label.write_text("")
+    assert sources.build("mini", "fasdd_cv").fingerprint != first.fingerprint
+
+
+def test_without_negatives_the_tree_is_another_one_and_smaller(workplace):
+    whole, positives = (sources.build("mini", "fasdd_cv", negatives) for negatives in (True, False))
+    assert whole.folder != positives.folder
+    assert len(positives.rows) == sum(len(boxes) > 0 for boxes in whole.rows["boxes"]) < len(whole.rows)
+
+
+def test_a_staged_copy_is_used_only_while_it_is_the_same_tree(workplace):
+    built = sources.build("mini", "fasdd_cv")
+    target = sources.staging_target("mini", "fasdd_cv")
+    shm.stage(built.folder, target)
+    assert sources.prepare("mini", "fasdd_cv").folder == target
+    stale = (target / "tree.json").read_text().replace(built.fingerprint, "0" * len(built.fingerprint))
+    (target / "tree.json").write_text(stale)
+    assert sources.prepare("mini", "fasdd_cv").folder == built.folder
+
+
+@pytest.mark.parametrize("delay_s", [0.9, 1.4])
+def test_killed_while_building_a_tree_and_run_again(workplace, delay_s):
+    """kill -9 at two moments; afterwards the tree is whole and equals one built in peace."""
+    code = "from saistudy.data import sources; sources.build('mini', 'fasdd_cv')"
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    time.sleep(delay_s)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    found = sources.build("mini", "fasdd_cv")
+    assert tree.load(work("mini") / "trees" / "fasdd_cv").fingerprint == found.fingerprint
+    files = {p.name for p in (found.folder / "images").rglob("*.jpg")}
+    assert files == set(found.rows["image"]) and not list(found.folder.rglob("*.part"))
