@@ -5,6 +5,7 @@ from saistudy.study import forecast
 
 PROFILE = config["profile"]
 RUNS = forecast.runs(PROFILE, full=bool(config.get("full")))
+forecast.drop_stale_stamps(PROFILE, RUNS)
 
 
 def stamp(name):

@@ -46,7 +46,7 @@ def _plan(given: argparse.Namespace) -> None:
     from saistudy.study import forecast
 
     runs = forecast.runs(given.profile, given.full)
-    done = [name for name, run in runs.items() if forecast.stamp(given.profile, run).exists()]
+    done = [name for name, run in runs.items() if forecast.done(given.profile, run)]
     print(f"profile {given.profile}: {len(runs)} runs, {len(done)} of them done")
     print(forecast.sentences(given.profile, given.full))
     if given.ask and len(done) < len(runs):

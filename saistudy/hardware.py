@@ -6,6 +6,7 @@ whatever Python there is, to say what to install.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import importlib.util
@@ -95,9 +96,24 @@ def quiet() -> None:
     os.environ["YOLO_OFFLINE"] = "true"
     os.environ["YOLO_AUTOINSTALL"] = "false"
     os.environ.setdefault("YOLO_VERBOSE", "False")
-    os.environ.setdefault("YOLO_CONFIG_DIR", str(work("ultralytics")))
+    if not os.environ.get("YOLO_CONFIG_DIR"):
+        os.environ["YOLO_CONFIG_DIR"] = str(_config_folder(work("ultralytics") / str(os.getpid())))
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+
+def _config_folder(folder: Path) -> Path:
+    """A settings folder for Ultralytics that goes with this process: two at once would share one file.
+
+    It holds a font under the name that Ultralytics would fetch (Arial.ttf): matplotlib's own.
+    """
+    inner = folder / "Ultralytics"
+    inner.mkdir(parents=True, exist_ok=True)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if found := importlib.util.find_spec("matplotlib"):
+        fonts = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
+        shutil.copy(fonts / "DejaVuSans.ttf", inner / "Arial.ttf")
+    return folder
 
 
 def _git(*words: str) -> str | None:

@@ -1,5 +1,6 @@
 """The engine: a forked patience against a run really trained with it, refusals, the log, the class rows."""
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -98,17 +99,38 @@ def test_the_log_is_given_back(tiny, tmp_path):
     assert (LOGGER.handlers, LOGGER.level) == before
 
 
-def test_declared_differences_are_returned(tiny, tmp_path):
+@pytest.fixture(scope="module")
+def pair(tiny, tmp_path_factory):
+    """A run at 64 x 96 with two declared differences, its folder named relative to where it was started."""
     declared = [
         {"key": "weight_decay", "value": 0.001, "reason": "nbs 4"},
         {"key": "copy_paste", "value": 0.0, "reason": "boxes only"},
     ]
-    train = ONCE | {"epochs": 1, "nbs": 4, "weight_decay": 0.0005, "copy_paste": 0.5}
-    run = fit("yolov8n.yaml", tiny.yaml, tmp_path / "run", declared=declared, **train)
-    assert {d["key"]: (d["requested"], d["value"]) for d in run.declared} == {
+    train = ONCE | {"imgsz": [64, 96], "epochs": 1, "nbs": 4, "weight_decay": 0.0005, "copy_paste": 0.5}
+    with contextlib.chdir(tmp_path_factory.mktemp("pair")):
+        run = fit("yolov8n.yaml", tiny.yaml, Path("runs/a"), declared=declared, **train)
+        yield run, Path.cwd()
+
+
+def test_declared_differences_are_returned(pair):
+    assert {d["key"]: (d["requested"], d["value"]) for d in pair[0].declared} == {
         "weight_decay": (0.0005, 0.001),
         "copy_paste": (0.5, 0.0),
     }
+
+
+def test_a_relative_folder_is_that_folder(pair):
+    run, place = pair
+    # stock puts a relative project below its own runs folder
+    assert run.folder == place / "runs" / "a"
+    assert (run.folder / "results.csv").is_file() and run.stops[0]["weights"].is_file()
+
+
+def test_the_checkpoint_carries_the_pair(pair, tiny):
+    model = YOLO(pair[0].stops[0]["weights"])
+    assert model.ckpt["train_args"]["imgsz"] == [64, 96]
+    image = next((tiny.folder / "images" / "test").iterdir())
+    assert len(model.predict(image, device="cpu", verbose=False)) == 1
 
 
 def test_stock_loads_and_predicts(trained, rectangles):
@@ -117,15 +139,6 @@ def test_stock_loads_and_predicts(trained, rectangles):
     (found,) = YOLO(trained.stops[-1]["weights"]).predict(image, conf=0.1, device="cpu", verbose=False)
     overlaps = [painted.iou(box, painted.truth_px(row)[0]) for box in found.boxes.xyxy.numpy()]
     assert max(overlaps) > 0.7
-
-
-def test_the_checkpoint_carries_the_pair(tiny, tmp_path):
-    train = _without(ONCE, "imgsz") | {"epochs": 1}
-    run = fit("yolov8n.yaml", tiny.yaml, tmp_path / "run", imgsz=[64, 96], **train)
-    model = YOLO(run.stops[0]["weights"])
-    assert model.ckpt["train_args"]["imgsz"] == [64, 96]
-    image = next((tiny.folder / "images" / "test").iterdir())
-    assert len(model.predict(image, device="cpu", verbose=False)) == 1
 
 
 @pytest.mark.parametrize("weights", ["yolov8n.pt", "yolov8n", "nowhere/best.pt"])
@@ -155,13 +168,6 @@ def test_other_weights_are_refused(tiny, tmp_path, trained):
 def test_settings_under_which_no_patience_can_be_read_off(tiny, tmp_path, change):
     with pytest.raises(Refusal, match=next(iter(change))):
         fit("yolov8n.yaml", tiny.yaml, tmp_path / "run", patiences=[1, 3], **ONCE | change)
-
-
-def test_a_relative_folder_is_that_folder(tiny, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run = fit("yolov8n.yaml", tiny.yaml, Path("runs/a"), **ONCE | {"epochs": 1})
-    assert (tmp_path / "runs" / "a" / "results.csv").is_file()
-    assert run.stops[0]["weights"].is_file()
 
 
 class Enough(Exception):

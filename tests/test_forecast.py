@@ -86,6 +86,24 @@ def test_a_stamp_replaces_the_one_of_the_run_before(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [f"896-s0.{'f' * 16}"]
 
 
+def test_a_run_is_done_only_while_its_results_are_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAISTUDY_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("SAISTUDY_RESULTS", str(tmp_path / "results"))
+    run = forecast.Run("896-s0", "stage1", (), (), (), "a" * 16)
+    record = tmp_path / "results/demo/896-s0/record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"run_id": "a" * 16}))
+    # committed results alone are never "done"
+    assert not forecast.done("demo", run)
+    forecast.write_stamp(forecast.stamp("demo", run))
+    forecast.drop_stale_stamps("demo", {"896-s0": run})
+    assert forecast.done("demo", run)
+    # another run of that name was executed by hand
+    record.write_text(json.dumps({"run_id": "b" * 16}))
+    forecast.drop_stale_stamps("demo", {"896-s0": run})
+    assert not forecast.stamp("demo", run).exists()
+
+
 def test_the_forecast_of_the_study_is_epochs_times_images_over_the_stated_rate():
     """By hand: 160 epochs x 63_546 images / 298 a second at 896; 832 x 1440 has 1.4924 times the pixels."""
     rows = {row["run"]: row["hours"] for row in forecast.estimate("h200")["rows"]}

@@ -79,7 +79,12 @@ def told(tmp_path_factory) -> list[str]:
         "print(utils.USER_CONFIG_DIR)"
     )
     work = str(tmp_path_factory.mktemp("work"))
-    env = {"CUDA_VISIBLE_DEVICES": "", "ONEDNN_VERBOSE": "1", "PYTEST_CURRENT_TEST": "x"}
+    env = {
+        "CUDA_VISIBLE_DEVICES": "",
+        "YOLO_CONFIG_DIR": "",
+        "ONEDNN_VERBOSE": "1",
+        "PYTEST_CURRENT_TEST": "x",
+    }
     return [work, *python(code, SAISTUDY_WORK=work, **env).splitlines()]
 
 

@@ -197,3 +197,12 @@ def test_other_transforms_are_noticed(tiny):
 def test_another_tensor_is_refused():
     with pytest.raises(RuntimeError, match="96, 64"):
         rect.refuse_other_shape({"img": torch.zeros(2, 3, 96, 64)}, (64, 96))
+
+
+def test_the_joint_of_a_mosaic_lies_in_the_rectangle(tiny):
+    data = check_det_dataset(str(tiny.yaml))
+    dataset = rect.build_dataset(get_cfg(), data["train"], (64, 96), 8, data, "train", 32)
+    mosaics = [t for t in rect.walk(dataset.transforms) if isinstance(t, rect.Mosaic)]
+    # stock draws the joint from -border to 2 * 96 + border; the crop is 64 x 96 about the centre (96, 96)
+    ranges = [[(-side, 2 * t.imgsz + side) for side in t.border] for t in mosaics]
+    assert ranges == [[(64, 128), (48, 144)]] * len(mosaics) and mosaics

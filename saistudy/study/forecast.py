@@ -188,6 +188,22 @@ def stamp(profile: str, run: Run) -> Path:
     return stamp_folder(profile) / f"{run.name}.{run.identity}"
 
 
+def done(profile: str, run: Run) -> bool:
+    """Whether a run is done: its stamp stands, and its folder still holds the record of that very run."""
+    try:
+        record = json.loads((results(profile) / run.name / "record.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return stamp(profile, run).exists() and record.get("run_id") == run.identity
+
+
+def drop_stale_stamps(profile: str, runs: dict[str, Run]) -> None:
+    """Remove stamps of runs whose results were replaced or removed by hand."""
+    for run in runs.values():
+        if not done(profile, run):
+            stamp(profile, run).unlink(missing_ok=True)
+
+
 def write_stamp(path: Path) -> None:
     """Say that a run is done, and that no other identity of it is: results hold one run of a name."""
     name = path.name.rpartition(".")[0]

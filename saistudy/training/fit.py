@@ -102,6 +102,13 @@ def follow(trainer, run: Fit, requested: dict, declared: list, patiences: list[i
         run.conditions = conditions.read_back(trainer)
         run.declared = conditions.refuse_undeclared(requested, run.conditions, declared)
 
+    def unchanged(trainer):
+        if trainer.batch_size != run.conditions["batch"]:
+            raise Refusal(
+                f"batch fell from {run.conditions['batch']} to {trainer.batch_size} after out of memory in"
+                " the first epoch, which is another experiment: ask for a batch that fits."
+            )
+
     def saved(trainer):
         fork(trainer.csv, trainer.best, patiences[:-1], trainer.epochs)
         print(epoch_line(trainer), flush=True)
@@ -109,6 +116,7 @@ def follow(trainer, run: Fit, requested: dict, declared: list, patiences: list[i
     trainer.add_callback("on_train_start", pin_torch)
     trainer.add_callback("on_val_start", pin_torch)
     trainer.add_callback("on_train_start", check)
+    trainer.add_callback("on_train_epoch_end", unchanged)
     trainer.add_callback("on_model_save", saved)
 
 
