@@ -29,7 +29,7 @@ FLOORS = [
     ],
     [
         *["study.transcript", "study.kernel", "study.record", "study.run", "study.bench", "study.forecast"],
-        *["study.tables", "study.agreement", "study.plots", "study.views"],
+        *["study.comparisons", "study.tables", "study.agreement", "study.plots", "study.views"],
     ],
 ]
 ORDER = [module for floor in FLOORS for module in floor]

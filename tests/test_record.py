@@ -3,7 +3,7 @@
 import pytest
 
 from saistudy.paths import Refusal
-from saistudy.study import agreement, record, tables
+from saistudy.study import agreement, comparisons, record
 
 PARTS = dict(
     run="896-s0", notebook="stage1", profile="demo", run_id="0" * 16, params={}, data={}, metrics=[], cost={}
@@ -71,8 +71,8 @@ def test_the_family_is_the_preregistered_one():
     base, second = case(1, "896", 30), case(2, "896", 20)
     inside = [case(1, "1440", 30), case(1, "positives-only", 30), case(1, "896", 10)]
     outside = [base, case(1, "1440", 10), case(1, "as-printed", 30)]
-    assert all(tables.confirmatory(c, base, "896") for c in inside)
-    assert not any(tables.confirmatory(c, base, "896") for c in outside)
-    assert tables.confirmatory(case(2, "896", 20), second, "896") and not tables.confirmatory(
+    assert all(comparisons.confirmatory(c, base, "896") for c in inside)
+    assert not any(comparisons.confirmatory(c, base, "896") for c in outside)
+    assert comparisons.confirmatory(case(2, "896", 20), second, "896") and not comparisons.confirmatory(
         second, second, "896"
     )

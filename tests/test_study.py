@@ -8,7 +8,7 @@ import pytest
 from saistudy import params
 from saistudy.evaluation import cocoeval
 from saistudy.paths import PARAMS, ROOT
-from saistudy.study import agreement, tables
+from saistudy.study import agreement, comparisons, tables
 from saistudy.study.record import read_frame, read_records
 
 PROFILES = [p for p in ("demo", "mini", "h200") if agreement.committed(p)]
@@ -46,7 +46,7 @@ def test_every_committed_metric_recomputes_from_the_committed_predictions(commit
         for model in {metric["model"] for metric in record["metrics"]}:
             mine = predictions[predictions["model"] == model].reset_index(drop=True)
             again = cocoeval.coco(truth, mine, images, names)
-            kept = tables.metric(record, model)
+            kept = comparisons.metric(record, model)
             for key in ("ap50", "ap50_95", "ap_small", "images_n", "boxes_n"):
                 assert kept[key] == pytest.approx(again[key], abs=1e-12), (record["run"], model, key)
 

@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def execute(notebook: str | Path, values: dict, output: Path) -> None:
     for folder in (output.parent, part.parent):
         _require_writable(folder)
     part.unlink(missing_ok=True)
-    signals, error = Signals(), None
+    signals, error, started = Signals(), None, time.monotonic()
     try:
         _papermill(source, part, values, name, signals)
     except (Exception, KeyboardInterrupt) as caught:
@@ -140,3 +141,4 @@ def execute(notebook: str | Path, values: dict, output: Path) -> None:
     write_text(output, text + "\n")
     for done in (failed, part):
         done.unlink(missing_ok=True)
+    print(f"[{name}] done in {time.monotonic() - started:.0f} s", flush=True)

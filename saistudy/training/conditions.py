@@ -2,6 +2,7 @@
 
 import torch
 from ultralytics.data.augment import CopyPaste, Mosaic
+from ultralytics.utils import DEFAULT_CFG
 
 from saistudy.paths import Refusal
 from saistudy.training.rect import walk
@@ -33,7 +34,7 @@ def read_back(trainer) -> dict:
             (float(t.p) for t in transforms if isinstance(t, CopyPaste) and _has_polygons(dataset)),
             default=0.0,
         ),
-        "amp": bool(trainer.amp),
+        "amp": args.amp if trainer.amp and isinstance(args.amp, str) else bool(trainer.amp),
         "deterministic": bool(args.deterministic and torch.are_deterministic_algorithms_enabled()),
         "workers": int(trainer.train_loader.num_workers),
         "seed": int(args.seed),
@@ -71,6 +72,15 @@ def differences(requested: dict, effective: dict) -> dict:
     return found
 
 
+def with_defaults(train: dict) -> dict:
+    """What a run asks for: its own arguments, and Ultralytics' default of each condition that it leaves out.
+
+    Left out of the defaults is what Ultralytics chooses by itself: optimizer, AMP, workers and device.
+    """
+    chosen = {"optimizer", "amp", "workers", "device"}
+    return {k: v for k, v in vars(DEFAULT_CFG).items() if k not in chosen} | train
+
+
 def refuse_undeclared(requested: dict, effective: dict, declared: list[dict]) -> list[dict]:
     """The declared differences that occurred: [{key, requested, value, reason}].
 
@@ -82,7 +92,7 @@ def refuse_undeclared(requested: dict, effective: dict, declared: list[dict]) ->
     """
     known = {entry["key"]: entry for entry in declared}
     occurred = []
-    for key, (asked, got) in sorted(differences(requested, effective).items()):
+    for key, (asked, got) in sorted(differences(with_defaults(requested), effective).items()):
         if key not in known or differences({key: known[key]["value"]}, {key: got}):
             raise Refusal(
                 f"{key} was requested as {asked} but is {got} in effect: correct the parameters, or declare"

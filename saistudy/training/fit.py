@@ -67,7 +67,7 @@ def fit(
     refuse_weights(weights, weights_sha256)
     if isinstance(train.get("pretrained"), str | Path):
         refuse_weights(train["pretrained"])
-    refuse_settings(train)
+    refuse_settings(train, patiences)
     refuse_device(train.get("device", "cpu"))
     folder = Path(folder).absolute()  # Ultralytics puts a relative one below its own runs folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -195,8 +195,13 @@ def refuse_device(device) -> None:
         )
 
 
-def refuse_settings(train: dict) -> None:
-    """Raise Refusal where epochs would not all be validated and saved under one fixed schedule."""
+def refuse_settings(train: dict, patiences) -> None:
+    """Raise Refusal where epochs would not all be validated and saved under one fixed schedule.
+
+    `patience` 0 means never to Ultralytics; beside other patiences it has no place in ascending order.
+    """
+    if sorted(set(patiences)) != list(patiences) or (0 in patiences and len(patiences) > 1):
+        raise Refusal(f"patiences {list(patiences)} were given, ascending numbers above 0 were expected.")
     for key, value in FIXED.items():
         if train.get(key, value) != value:
             raise Refusal(

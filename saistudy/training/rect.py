@@ -80,8 +80,8 @@ class RectDataset(YOLODataset):
     def load_image(self, i, rect_mode=True, resize_short=False):
         """The stock triple (image, original shape, resized shape), shrunk until it fits the rectangle.
 
-        Stock only makes the long side fit a square; LetterBox would shrink further without telling
-        `ratio_pad`, and boxes would be scaled back wrongly.
+        Stock only makes the long side fit a square. LetterBox would shrink further, but then boxes are
+        scaled back without the rounding to whole pixels: off by up to half a pixel of the tensor.
         """
         image, original, resized = super().load_image(i, rect_mode, resize_short)
         ratio = min(self.hw[0] / resized[0], self.hw[1] / resized[1])
