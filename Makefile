@@ -13,7 +13,7 @@ PROFILE ?= demo
 FULL ?=
 export PYTHONPATH := $(CURDIR)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-JOBS = $(shell .venv/bin/python -c "from saistudy.study import forecast; print(forecast.study('$(PROFILE)')['jobs_n'])")
+JOBS = $(shell .venv/bin/python -c "from saistudy.study import forecast; print(forecast.study('$(PROFILE)')['jobs_n'])" 2>/dev/null)
 SNAKEMAKE = snakemake --quiet all --nolock --rerun-triggers mtime --config profile=$(PROFILE) full=$(FULL)
 
 .PHONY: help study test test-full table lab clean
@@ -64,4 +64,6 @@ lab: .venv/.ready ## the notebooks in JupyterLab, on this machine only
 		$(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 clean: ## away with runs in progress, explored results and staged data; results stay
+	@test ! -x .venv/bin/python || for profile in demo mini h200; do \
+		.venv/bin/python -m saistudy stage release --profile $$profile; done
 	rm -rf work results/lab
