@@ -65,6 +65,13 @@ def nbval(checkout: Path, out: Path, *words: str) -> subprocess.CompletedProcess
     )
 
 
+def only_the_figures_differ(done: subprocess.CompletedProcess) -> bool:
+    """Whether nbval failed because outputs differ, not because a cell could not be executed."""
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    ran = "Cell execution caused an exception" not in done.stdout and " passed" in done.stdout
+    return done.returncode == 1 and 1 <= len(failed) <= 4 and ran
+
+
 def test_training_notebooks_give_the_same_again(checkout, tmp_path):
     paths = [f"results/demo/{run}/run.ipynb" for run in TRAINED]
     done = nbval(checkout, tmp_path, "--nbval-lax", *paths)
@@ -96,7 +103,7 @@ def test_one_altered_number_in_a_record_is_noticed(checkout, tmp_path):
     record["metrics"][0]["ap50"] += 0.01
     path.write_text(json.dumps(record))
     done = nbval(checkout, tmp_path, "--nbval", "results/demo/ablation/run.ipynb")
-    assert done.returncode == 1 and "failed" in done.stdout
+    assert only_the_figures_differ(done), done.stdout[-3000:]
 
 
 def test_one_altered_number_in_the_committed_notebook_is_noticed(checkout, tmp_path):
@@ -109,4 +116,4 @@ def test_one_altered_number_in_the_committed_notebook_is_noticed(checkout, tmp_p
     assert shown and shown in text
     path.write_text(text.replace(shown, shown.replace("0.", "1.", 1)))
     done = nbval(checkout, tmp_path, "--nbval", str(path))
-    assert done.returncode == 1 and "failed" in done.stdout
+    assert only_the_figures_differ(done), done.stdout[-3000:]

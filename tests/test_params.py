@@ -191,6 +191,16 @@ def test_run_all_by_hand_writes_to_results_lab(monkeypatch):
     assert params.os.environ["SAISTUDY_RESULTS"] == str(ROOT / "results" / "lab")
 
 
+def test_a_kernel_without_history_is_asked_for_its_plain_values():
+    """nbval executes without history: IPython's `In` stays empty."""
+    ipython = InteractiveShell()
+    ipython.run_cell(assignments(ABLATION), store_history=False).raise_error()
+    assert vars(params.check("ablation", ipython.user_ns)) == ABLATION
+    ipython.run_cell("alhpa = 0.1", store_history=False).raise_error()
+    with pytest.raises(Refusal, match="unknown parameter 'alhpa'; did you mean 'alpha'"):
+        params.check("ablation", ipython.user_ns)
+
+
 def test_a_name_that_no_model_knows_is_refused_inside_the_notebook():
     with pytest.raises(Refusal, match="unknown parameter 'alhpa'; did you mean 'alpha'"):
         params.check("ablation", shell(assignments(ABLATION), "# Parameters\nalhpa = 0.1"))
