@@ -48,8 +48,14 @@ def test_every_form_of_a_source_is_read_and_has_one_key(workplace, monkeypatch, 
 def test_a_key_changes_with_the_data_and_not_with_the_clock(workplace, tmp_path):
     copy = shutil.copytree(workplace / "FASDD_CV", tmp_path / "FASDD_CV")
     assert sources.source_key(copy, "fasdd_cv") == sources.key("mini", "fasdd_cv")
-    label = next((copy / "annotations/YOLO_CV/labels").iterdir())
-    label.write_text(label.read_text() + "0 0.5 0.5 0.1 0.1\n")
+    label = next(p for p in (copy / "annotations/YOLO_CV/labels").iterdir() if p.read_text())
+    text = label.read_text()
+    # one digit, the size as before
+    label.write_text("1" + text[1:] if text[:1] == "0" else "0" + text[1:])
+    assert label.stat().st_size == len(text) > 0
+    assert sources.source_key(copy, "fasdd_cv") != sources.key("mini", "fasdd_cv")
+    label.write_text(text)
+    next((copy / "images").iterdir()).unlink()
     assert sources.source_key(copy, "fasdd_cv") != sources.key("mini", "fasdd_cv")
 
 

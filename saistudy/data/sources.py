@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,16 +66,16 @@ def key(profile: str, dataset: str) -> str:
 
 
 def source_key(path: Path, dataset: str) -> str:
-    """Sixteen hex digits that change when a file of the data set is added, removed, renamed or resized.
+    """Sixteen hex digits that change when a file of the data set changes, as far as can be told quickly.
 
-    Names and sizes are hashed, not contents and not clocks: 95_314 files take about a second, and the
-    same download has the same key whether it is named by its folder, its parent or its zip. Contents are
-    hashed in the index.
+    Hashed are every file's name and size, and the contents of lists, labels and COCO files by their CRC-32,
+    which a zip keeps; not the contents of images and shards (their hashes are in the index), and no clock:
+    the same download has the same key whether it is named by its folder, its parent or its zip.
     """
     files = _zipped(path) if path.is_file() else _listed(path)
-    entries = {(_inner(name, dataset), size) for name, size in files} - {(None, size) for _, size in files}
-    lines = "\n".join(f"{name} {size}" for name, size in sorted(entries))
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+    entries = [(_inner(name, dataset), size, crc) for name, size, crc in files]
+    lines = [f"{name} {size} {crc}" for name, size, crc in entries if name is not None]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
 def _inner(name: str, dataset: str) -> str | None:
@@ -89,16 +90,25 @@ def _inner(name: str, dataset: str) -> str | None:
     return "/".join(parts[tops[0] :]) if tops else None
 
 
-def _listed(path: Path) -> list[tuple[str, int]]:
-    """Path and size of every file below a folder."""
+TEXT = (".txt", ".json")
+
+
+def _listed(path: Path) -> list[tuple[str, int, int]]:
+    """Path, size and, for a text file, CRC-32 of every file below a folder."""
     files = (entry for entry in path.rglob("*") if entry.is_file())
-    return [(f.relative_to(path).as_posix(), f.stat().st_size) for f in files]
+    return [(f.relative_to(path).as_posix(), f.stat().st_size, _crc(f)) for f in files]
 
 
-def _zipped(path: Path) -> list[tuple[str, int]]:
-    """Path and size of every member of an archive."""
+def _crc(path: Path) -> int:
+    """CRC-32 of a text file, 0 for any other."""
+    return zlib.crc32(path.read_bytes()) if path.suffix in TEXT else 0
+
+
+def _zipped(path: Path) -> list[tuple[str, int, int]]:
+    """Path, size and, for a text file, CRC-32 of every member of an archive."""
     with zipfile.ZipFile(path) as archive:
-        return [(m.filename, m.file_size) for m in archive.infolist() if not m.is_dir()]
+        members = [m for m in archive.infolist() if not m.is_dir()]
+    return [(m.filename, m.file_size, m.CRC if m.filename.endswith(TEXT) else 0) for m in members]
 
 
 def read(profile: str, dataset: str):
@@ -110,10 +120,7 @@ def read(profile: str, dataset: str):
     base = dataset.removesuffix("-disjoint")
     source = locate(profile, base)
     found = (fasdd if base == "fasdd_cv" else pyrosdis).read(source)
-    seen, wanted = (
-        len(found.rows) + len(index.refused(found.quarantine)),
-        STUDY_IMAGES_N[base],
-    )
+    seen, wanted = len(found.rows) + len(index.refused(found.quarantine)), STUDY_IMAGES_N[base]
     if profile == "h200" and seen != wanted:
         raise Refusal(
             f"{source} holds {seen:_} images, {base} has {wanted:_}: profile h200 is the study on the whole"

@@ -75,6 +75,8 @@ def fit(
     SETTINGS.update({k: False for k, v in SETTINGS.items() if isinstance(v, bool)})
     requested = dict(train, patience=max(patiences))
     run = Fit(folder)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # of this training alone
     with log_to(folder / "train.log"):
         trainer = ENGINES[engine](
             overrides={
