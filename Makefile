@@ -13,7 +13,7 @@ PROFILE ?= demo
 FULL ?=
 export PYTHONPATH := $(CURDIR)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-JOBS = $(shell .venv/bin/python -c "from saistudy.study import forecast; print(forecast.study('$(PROFILE)')['jobs_n'])" 2>/dev/null)
+JOBS = $(shell sed -n 's/^jobs_n: *\([0-9]*\).*/\1/p' params/$(PROFILE)/study.yaml)
 SNAKEMAKE = snakemake --quiet all --nolock --rerun-triggers mtime --config profile=$(PROFILE) full=$(FULL)
 
 .PHONY: help study test test-full table lab clean
@@ -45,7 +45,6 @@ constraints.txt: requirements.lock
 study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the preregistered grid
 	@python -m saistudy plan --profile $(PROFILE) $(if $(FULL),--full) $(if $(filter h200,$(PROFILE)),--ask)
 	@$(SNAKEMAKE) --cores $(JOBS) --keep-going
-	@python -m saistudy table
 	@python -m saistudy compare --profile $(PROFILE) || true
 
 test: .venv/.ready ## ruff, pytest and nbval, the fast set

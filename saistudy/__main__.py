@@ -64,17 +64,18 @@ def _agree() -> None:
 
 
 def _table(given: argparse.Namespace) -> None:
-    from saistudy.study import tables
+    from saistudy.study import front, tables
 
     for profile in given.profile:
         tables.write(profile, tables.of(profile))
-    tables.readme()
+    front.readme()
 
 
 def _compare(given: argparse.Namespace) -> None:
-    from saistudy.study import agreement, forecast
+    from saistudy.study import agreement, front
 
-    print(agreement.sentence(given.profile, forecast.study(given.profile)["tolerance"]["ap50"]))
+    front.readme()
+    print(agreement.sentence(given.profile))
 
 
 def _stage(given: argparse.Namespace) -> None:
@@ -113,9 +114,9 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--ask", action="store_true", help="ask before going on (YES=1 answers)")
     plan.set_defaults(act=_plan)
     table = commands.add_parser("table", help="regenerate tables from records, and the README's")
-    table.add_argument("profile", nargs="*", default=[], help="profiles; none: only the README")
+    table.add_argument("profile", nargs="+", help="profiles")
     table.set_defaults(act=_table)
-    compare = commands.add_parser("compare", help="fresh results against the committed ones")
+    compare = commands.add_parser("compare", help="the README, and fresh results against the committed ones")
     compare.add_argument("--profile", default="demo")
     compare.set_defaults(act=_compare)
     stage = commands.add_parser("stage", help="what setup-shm staged into memory")

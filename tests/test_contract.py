@@ -24,12 +24,13 @@ FLOORS = [
     ],
     ["training.patience", "training.rect", "training.conditions", "training.fit"],
     [
-        *["evaluation.stats", "evaluation.cocoeval", "evaluation.metrics", "evaluation.predict"],
-        "evaluation.score",
+        *["evaluation.stats", "evaluation.cocoeval", "evaluation.metrics", "evaluation.truth"],
+        *["evaluation.predict", "evaluation.score"],
     ],
     [
-        *["study.transcript", "study.kernel", "study.record", "study.run", "study.bench", "study.forecast"],
-        *["study.comparisons", "study.tables", "study.agreement", "study.plots", "study.views"],
+        *["study.transcript", "study.kernel", "study.front", "study.record", "study.run", "study.bench"],
+        *["study.forecast", "study.comparisons", "study.tables", "study.agreement", "study.plots"],
+        "study.views",
     ],
 ]
 ORDER = [module for floor in FLOORS for module in floor]

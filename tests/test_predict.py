@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from saistudy.evaluation import predict, score
-
-BOX = predict.BOX
+from saistudy.evaluation import truth as ground
+from saistudy.evaluation.truth import BOX
 
 
 def detect(weights, tree, folder: Path, imgsz=64, split: str = "test") -> pd.DataFrame:
@@ -42,7 +42,7 @@ def test_boxes_are_in_the_pixels_of_the_original(trained, enlarged, tmp_path, im
 
 
 def test_truth_and_images(enlarged):
-    truth, images = predict.val_and_test(enlarged.rows)
+    truth, images = ground.val_and_test(enlarged.rows)
     rows = enlarged.rows[enlarged.rows["split"] != "train"]
     assert sorted(images["image"]) == sorted(rows["image"])
     # exact to the six decimals of a label

@@ -6,9 +6,6 @@ import io
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.fft import dctn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from saistudy.paths import Refusal
 
@@ -75,6 +72,8 @@ def perceptual_hash(photo: Image.Image) -> int:
     the last bit is 0). It was chosen over the gradient hash (dHash, 9x8 grey) by looking: see
     `cluster`. Distances are even, because the median leaves 31 bits set (fewer in a blank image).
     """
+    from scipy.fft import dctn  # here: scipy takes most of a second, and a plan hashes nothing
+
     grey = np.asarray(photo.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
     terms = dctn(grey, norm="ortho")[:8, :8].ravel()[1:].round(6)
     bits = np.append(terms > np.median(terms), False)
@@ -93,6 +92,9 @@ def cluster(phash: np.ndarray, distance: int = DISTANCE) -> np.ndarray:
     within 10 and 3,500 within 12. At 8 bits some videos fall into several runs, which costs a
     little independence between groups and joins no strangers.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     unique, inverse = np.unique(np.asarray(phash, dtype=np.uint64), return_inverse=True)
     pairs = [np.empty((2, 0), dtype=np.int64)]
     for start in range(0, len(unique), 128):

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from saistudy.evaluation import metrics, predict
+from saistudy.evaluation import metrics
+from saistudy.evaluation import truth as ground
 
 PUBLISHED, DISJOINT = "published", "group-disjoint"
 
@@ -27,7 +28,7 @@ def rows(models, predictions, truth, images, names: dict[int, str], seen: set[st
     Args:
         models: names of the models; one without a single detection gets its row too.
         predictions: as `predict.predict` returns them, with a column `model`.
-        truth, images: of val and test, as `predict.truth` and `predict.images` return them.
+        truth, images: of val and test, as `truth.val_and_test` returns them.
         names: class table of truth and predictions.
         seen: groups that training or validation saw.
     """
@@ -91,8 +92,8 @@ def retention(models, predictions, index: pd.DataFrame, smoke: int = 1) -> list[
         predictions: of `predict.smoke_only`, smoke being class 0.
         index: rows of the tree; smoke: its class number there (FASDD: 1).
     """
-    images = predict.images(index, "test")
-    truth = predict.truth(index, "test")
+    images = ground.images(index, "test")
+    truth = ground.truth(index, "test")
     truth = truth[truth["class"] == smoke].assign(**{"class": 0}).reset_index(drop=True)
     found = []
     for model in models:

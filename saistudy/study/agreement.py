@@ -4,8 +4,9 @@ import json
 import subprocess
 
 import pandas as pd
+import yaml
 
-from saistudy.paths import ROOT, Refusal
+from saistudy.paths import PARAMS, ROOT, Refusal
 from saistudy.study.record import read_records
 
 
@@ -58,12 +59,18 @@ def _row(record: dict, metric: dict, old: dict, tolerance: float) -> dict:
     }
 
 
-def sentence(profile: str, tolerance: float) -> str:
+def tolerance_of(profile: str) -> float:
+    """Largest difference in AP50 between two executions of one run that counts as the same (study.yaml)."""
+    return yaml.safe_load((PARAMS / profile / "study.yaml").read_text())["tolerance"]["ap50"]
+
+
+def sentence(profile: str) -> str:
     """What the comparison says, in a sentence; the rows outside follow it.
 
     Raises:
         Refusal: a figure lies outside.
     """
+    tolerance = tolerance_of(profile)
     rows = compare(read_records(profile), committed(profile), tolerance)
     if rows.empty:
         return f"{profile}: the last commit holds no results of this profile to compare with."

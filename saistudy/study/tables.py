@@ -5,7 +5,7 @@ import pandas as pd
 
 from saistudy import params
 from saistudy.evaluation import score, stats
-from saistudy.paths import PARAMS, ROOT, results, write_text
+from saistudy.paths import PARAMS, results, write_text
 from saistudy.study import comparisons
 from saistudy.study.comparisons import metric
 from saistudy.study.record import read_records
@@ -168,14 +168,3 @@ def of(profile: str) -> pd.DataFrame:
     values = params.read("ablation", [PARAMS / profile / "ablation.yaml"], {})
     rule = {k: values[k] for k in ("baseline", "margin", "alpha", "resamples_n", "bootstrap_seed")}
     return rows(profile, **rule)
-
-
-def readme() -> None:
-    """Put the tables of all profiles between the markers of the README, the study's own first."""
-    path = ROOT / "README.md"
-    start, end = "<!-- table: generated -->", "<!-- /table -->"
-    head, rest = path.read_text().split(start)
-    tail = rest.split(end)[1]
-    tables = [results(p) / "table.md" for p in ("h200", "mini", "demo")]
-    body = "\n".join(t.read_text() for t in tables if t.is_file())
-    write_text(path, f"{head}{start}\n{body}\n{end}{tail}")

@@ -5,7 +5,7 @@ from IPython.display import display
 
 from saistudy.data.boxes import to_xyxy_px
 from saistudy.evaluation import metrics
-from saistudy.evaluation.predict import BOX
+from saistudy.evaluation.truth import BOX
 
 pd.set_option("display.max_colwidth", None)
 SHOWN = ["model", "subset", "images_n", "groups_n", "boxes_n", "ap50", "ap50_95", "ap_small"]

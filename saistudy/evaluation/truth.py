@@ -1,0 +1,43 @@
+"""Ground truth of a split as frames, in pixels; no torch."""
+
+import numpy as np
+import pandas as pd
+
+from saistudy.data.boxes import to_xyxy_px
+
+BOX = ["x1", "y1", "x2", "y2"]
+
+
+def truth(index: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Ground truth of a split: image, split, group, class, x1, y1, x2, y2 in pixels; a row per box."""
+    parts = [_boxes(row) for row in index[index["split"] == split].itertuples()]
+    columns = ["image", "split", "group", "class", *BOX]
+    return pd.concat(
+        [pd.DataFrame(columns=columns), *[p for p in parts if len(p)]], ignore_index=True
+    ).astype({"class": int, **dict.fromkeys(BOX, float)})
+
+
+def _boxes(row) -> pd.DataFrame:
+    """The boxes of one index row as a frame."""
+    boxes = np.asarray(row.boxes, dtype=float).reshape(-1, 5)
+    frame = pd.DataFrame(to_xyxy_px(boxes, row.width, row.height), columns=BOX)
+    frame.insert(0, "class", boxes[:, 0].astype(int))
+    for i, column in enumerate(("image", "split", "group")):
+        frame.insert(i, column, getattr(row, column))
+    return frame
+
+
+def images(index: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Every image of a split, those without boxes included: image, split, group, width, height."""
+    return index.loc[index["split"] == split, ["image", "split", "group", "width", "height"]].reset_index(
+        drop=True
+    )
+
+
+def val_and_test(index: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ground truth and images of val and test, in the order of `predict_models`."""
+    splits = ("val", "test")
+    return (
+        pd.concat([truth(index, s) for s in splits], ignore_index=True),
+        pd.concat([images(index, s) for s in splits], ignore_index=True),
+    )
