@@ -51,8 +51,8 @@ test: .venv/.ready ## ruff, pytest and nbval, the fast set
 	@ruff check . && ruff format --check --quiet .
 	@python -m pytest -m "not full" -n 2 --dist loadfile
 
-test-full: .venv/.ready ## every count that the tests know; hours
-	@python -m pytest -m "full or not full"
+test-full: .venv/.ready ## every count that the tests know; writes results/test-full.json
+	@SAISTUDY_TEST_REPORT=results/test-full.json python -m pytest -m "full or not full" -n 2 --dist loadfile
 
 table: .venv/.ready ## tables and README from the records in results/
 	@python -m saistudy table $(notdir $(patsubst %/,%,$(wildcard results/demo/ results/mini/ results/h200/)))

@@ -134,7 +134,7 @@ def check(notebook: str, namespace: dict) -> SimpleNamespace:
 
     The first cell after the parameters calls it with `globals()`. IPython's `In` tells which names
     the parameters cell and Papermill's injected one (first line `# Parameters`) assigned. Without
-    an injected cell somebody explores by hand, and results go to `results/lab`.
+    an injected cell somebody explores by hand: results go to `results/lab`, weights to `work/lab`.
 
     Raises:
         Refusal: see `validate`.
@@ -145,6 +145,7 @@ def check(notebook: str, namespace: dict) -> SimpleNamespace:
     names = sorted({name for code in cells for name in assigned(code)})
     if not any(code.startswith("# Parameters") for code in cells):
         os.environ.setdefault("SAISTUDY_RESULTS", str(ROOT / "results" / "lab"))
+        os.environ.setdefault("SAISTUDY_WORK", str(ROOT / "work" / "lab"))
     return SimpleNamespace(**validate(notebook, {name: namespace[name] for name in names}))
 
 

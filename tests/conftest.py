@@ -1,12 +1,14 @@
-"""Shared fixtures: the real photographs, where they are at hand."""
+"""Shared fixtures: the real photographs, where they are at hand, and the dated report of the full set."""
 
 import os
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from saistudy import hardware
-from saistudy.paths import ROOT
+from saistudy.paths import ROOT, write_json
 
 # before any test imports torch or Ultralytics
 hardware.pin_threads()
@@ -62,6 +64,20 @@ def trained(tmp_path_factory, rectangles):
         if short["stopped_early"] and short["best_epoch"] < long["best_epoch"]:
             return run
     pytest.fail("no seed gave a curve on which patience 1 stops early and patience 5 gets further")
+
+
+STARTED = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus):
+    """Write the report that `make test-full` commits: date, commit, counts, what was skipped and why."""
+    if path := os.environ.get("SAISTUDY_TEST_REPORT"):
+        seen = terminalreporter.stats
+        report = {f"{kind}_n": len(seen.get(kind, [])) for kind in ("passed", "failed", "error", "skipped")}
+        report["skipped"] = sorted({str(test.longrepr[2]) for test in seen.get("skipped", [])})
+        report |= {"date": datetime.now(UTC).date().isoformat(), "exit": int(exitstatus)}
+        report |= {"wall_s": round(time.monotonic() - STARTED), "git": hardware.environment()["git"]}
+        write_json(ROOT / path, report)
 
 
 def pytest_collection_modifyitems(items):

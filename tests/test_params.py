@@ -187,8 +187,12 @@ def test_inside_a_notebook_names_come_from_the_cells_and_values_from_the_namespa
 def test_run_all_by_hand_writes_to_results_lab(monkeypatch):
     monkeypatch.setenv("SAISTUDY_RESULTS", "restored by pytest after the test")
     monkeypatch.delenv("SAISTUDY_RESULTS")
+    monkeypatch.setenv("SAISTUDY_WORK", "restored as well")
+    monkeypatch.delenv("SAISTUDY_WORK")
     params.check("ablation", shell(assignments(ABLATION)))
     assert params.os.environ["SAISTUDY_RESULTS"] == str(ROOT / "results" / "lab")
+    # weights too: the study's own must stay those that its records name
+    assert params.os.environ["SAISTUDY_WORK"] == str(ROOT / "work" / "lab")
 
 
 def test_a_kernel_without_history_is_asked_for_its_plain_values():

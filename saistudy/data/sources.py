@@ -43,10 +43,17 @@ def locate(profile: str, dataset: str) -> Path:
     if not path or not Path(path).exists():
         seen = f"{variable} names {path}, which does not exist" if path else f"{variable} is not set"
         raise Refusal(
-            f"{seen}: profile {profile} needs {dataset} in its published format; for the study download"
-            f" {WANTED[dataset]}, put it on a local disk and set {variable} to it (nothing is downloaded)."
+            f"{seen}: profile {profile} needs {dataset} in its published format; {_advice(profile, dataset)}"
+            f" and set {variable} to it (nothing is downloaded)."
         )
     return Path(path)
+
+
+def _advice(profile: str, dataset: str) -> str:
+    """What to get: the study's own data, or any small set for mini."""
+    if profile == "h200":
+        return f"download {WANTED[dataset]}, put it on a local disk"
+    return "take any small set of real images laid out like it"
 
 
 def _twin(profile: str, dataset: str) -> Path:

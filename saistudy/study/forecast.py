@@ -160,7 +160,7 @@ def _row(name: str, train: dict, cost: dict, dataset: str) -> dict:
 def sentences(profile: str, full: bool = False) -> str:
     """The forecast as text: one line per training, then the sums beside what this machine has free."""
     cost = estimate(profile, full)
-    lines = [f"{row['run']:<22} {row['hours']:7.1f} h a seed" for row in cost["rows"]]
+    lines = [f"{row['run']:<22} {60 * row['hours']:7.0f} min a seed" for row in cost["rows"]]
     free = {name: shutil.disk_usage(path).free / 2**30 for name, path in _places().items()}
     lines += [
         f"{cost['seeds_n']} seed(s): at most {cost['hours']:.1f} hours, {cost['money']:.0f} US dollars",

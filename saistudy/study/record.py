@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from saistudy import hardware
-from saistudy.paths import ROOT, Refusal, results, write_json, write_text
+from saistudy.paths import ROOT, Refusal, results, work, write_json, write_text
 
 SCHEMA = 1
 PARTS = {"run", "notebook", "profile", "run_id", "params", "data", "metrics", "cost"}
@@ -24,6 +24,20 @@ def expect(name: str, seen, expected, source: str) -> dict:
     }
 
 
+def require(rows: list[dict]) -> None:
+    """Stop where an expectation that everything after it relies on is not met.
+
+    Raises:
+        Refusal: names what was seen and what was expected.
+    """
+    for row in rows:
+        if not row["agrees"]:
+            raise Refusal(
+                f"{row['what']}: {row['seen']} was seen, {row['expected']} was expected ({row['source']}):"
+                " look at the findings in notebooks/data.ipynb and mend the source."
+            )
+
+
 def write_record(folder: Path, **parts) -> Path:
     """Write `record.json` into a run's folder, whole or not at all; a run exists when its record exists.
 
@@ -37,8 +51,15 @@ def write_record(folder: Path, **parts) -> Path:
         raise Refusal(f"the record of {parts.get('run')} lacks {sorted(missing)}: pass them to write_record.")
     path = folder / "record.json"
     stamp = {"schema": SCHEMA, "written": datetime.now(UTC).isoformat(timespec="seconds")}
+    if parts["profile"] == "demo":
+        parts["twin"] = {p.parent.name: json.loads(p.read_text()) for p in sorted(_twins())}
     write_json(path, {**stamp, "environment": hardware.environment(), **parts})
     return path
+
+
+def _twins():
+    """What says how the synthetic twins were made: sizes of the boxes, numbers, seeds."""
+    return (work("demo") / "twin").glob("*/provenance.json")
 
 
 def read_record(profile: str, run: str) -> dict:

@@ -1,5 +1,7 @@
 """The comparison table of a profile, generated from its records and their predictions."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -11,6 +13,7 @@ from saistudy.study.comparisons import metric
 from saistudy.study.record import read_records
 
 HANDLING = {"named": "names {0: smoke}", "single_cls": "single_cls: True"}
+STANDS_FOR = {"demo": " At this scale patience 1 and 3 stand for 10 and 30."}
 MARK = {"better": "✓ better", "worse": "✓ worse", "equivalent": "✓ equivalent", "unresolved": "✗ unresolved"}
 
 
@@ -54,6 +57,7 @@ def _columns(case: dict) -> dict:
     return {
         "profile": first["profile"],
         "provenance": first["data"]["provenance"],
+        "weights": Path(first["params"].get("weights", "stage 1")).name,
         "stage": case["stage"],
         "arm": case["arm"],
         "handling": handling,
@@ -100,8 +104,12 @@ def _caption(frame: pd.DataFrame) -> str:
     """What the figures are, said before them."""
     data = "SYNTHETIC twin data" if "synthetic" in set(frame["provenance"]) else "published-format data"
     devices = ", ".join(sorted(set(frame["device"])))
+    start = ", ".join(sorted(set(frame.loc[frame["stage"] == 1, "weights"])))
+    random = " (random weights)" if start.endswith(".yaml") else ""
+    profile = frame["profile"].iloc[0]
     return (
-        f"Profile **{frame['profile'].iloc[0]}** on {data}, trained on {devices}. ± is the standard deviation"
+        f"Profile **{profile}** on {data}, trained on {devices}; stage 1 starts from {start}"
+        f"{random}.{STANDS_FOR.get(profile, '')} ± is the standard deviation"
         " over seeds; [ ] the paired 95 % interval of the difference to the base row, resampled by group"
         f" (video run or camera), [-] below {stats.GROUPS_MIN} groups; evidence counts the seeds, ✓ only if"
         " the rule of params/prereg.yaml is met."

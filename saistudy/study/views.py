@@ -18,6 +18,13 @@ def show(values: dict, title: str) -> None:
     display(pd.Series(rows, name=title, dtype=object).to_frame())
 
 
+def splits_with_boxes(rows: pd.DataFrame, names: dict[int, str]) -> list[str]:
+    """Splits that have at least one box of every class, sorted."""
+    counts = count(rows, names)
+    boxes = counts[[f"{name} boxes" for name in names.values()]]
+    return sorted(boxes.index[(boxes > 0).all(axis=1)])
+
+
 def beside(requested: dict, effective: dict) -> pd.DataFrame:
     """What was requested beside what ran: a row per key of either, `-` where one side says nothing."""
     keys = sorted(requested.keys() | effective.keys())
