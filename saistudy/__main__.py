@@ -20,6 +20,16 @@ Values are read as YAML: a float needs a dot (1.0e-3). A later file replaces a p
 143 stopped, 138 the kernel died.
 """
 
+STAGE = """\
+examples:
+  python -m saistudy stage plan --profile h200
+  python -m saistudy stage run --source /data/my-yolo-set --target /dev/shm/my-yolo-set
+  python -m saistudy stage release --target /dev/shm/my-yolo-set
+
+plan: bytes, files, room, seconds, and whether it fits beside the loaders of params/<profile>/setup-shm.yaml;
+run: copy what is not there yet; status: is it whole?; release: give the memory back.
+"""
+
 
 def _value(text: str) -> object:
     try:
@@ -81,11 +91,34 @@ def _compare(given: argparse.Namespace) -> None:
 def _stage(given: argparse.Namespace) -> None:
     from saistudy.data import shm, sources
 
-    for name in sources.TREES:
-        target = sources.staging_target(given.profile, name)
-        if given.action == "release":
+    if (given.source is None) != (given.target is None) and given.action in ("plan", "run"):
+        raise Refusal(
+            "--source and --target belong together: give both, or neither for the profile's own trees."
+        )
+    loader_bytes, reserve_bytes = sources.beside(given.profile)
+    for source, target in sources.to_stage(given.profile, given.action, given.source, given.target).items():
+        if given.action == "plan":
+            print(shm.plan(source, target, loader_bytes, reserve_bytes)["sentence"])
+            continue
+        if given.action == "run":
+            shm.stage(source, target, loader_bytes, reserve_bytes, say=print)
+        elif given.action == "release":
             shm.release(target)
         print(f"{target}: {'staged' if shm.staged(target) else 'not staged'}")
+
+
+def _bench(given: argparse.Namespace) -> None:
+    import json
+
+    from saistudy.study import bench_index, bench_staging
+
+    measure, sentences = {
+        "staging": (bench_staging.measure, bench_staging.sentences),
+        "index": (bench_index.measure_index, bench_index.sentences),
+        "tree": (bench_index.measure_tree, bench_index.sentences),
+    }[given.what]
+    measured = measure()
+    print(json.dumps(measured, indent=1, allow_nan=False) if given.json else sentences(measured))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -119,10 +152,16 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="the README, and fresh results against the committed ones")
     compare.add_argument("--profile", default="demo")
     compare.set_defaults(act=_compare)
-    stage = commands.add_parser("stage", help="what setup-shm staged into memory")
-    stage.add_argument("action", choices=["status", "release"])
+    stage = commands.add_parser("stage", help="images in memory", epilog=STAGE, formatter_class=raw)
+    stage.add_argument("action", choices=["plan", "run", "status", "release"])
     stage.add_argument("--profile", default="demo")
+    stage.add_argument("--source", type=Path, help="any folder instead of the profile's trees")
+    stage.add_argument("--target", type=Path, help="the folder that it is staged to")
     stage.set_defaults(act=_stage)
+    bench = commands.add_parser("bench", help="this machine's rates, A B A B in one run, minutes")
+    bench.add_argument("what", choices=["staging", "index", "tree"])
+    bench.add_argument("--json", action="store_true", help="every pass, as JSON")
+    bench.set_defaults(act=_bench)
     return top
 
 

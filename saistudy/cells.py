@@ -65,7 +65,7 @@ def package_code(root: Path = ROOT, study: bool = False) -> dict[str, str]:
     """
     package = root / "saistudy"
     rooms = ["data", "training", "evaluation"] + (["study"] if study else [])
-    files = [file for room in rooms for file in (package / room).glob("*.py")]
+    files = [file for room in rooms for file in (package / room).rglob("*.py")]
     files += [file for file in package.glob("*.py") if file.name != "__main__.py"]
     return {
         file.relative_to(package).as_posix(): bare(file.read_text(encoding="utf-8"), False)

@@ -29,17 +29,19 @@ class Effective(_Strict):
 
 
 class Data(Notebook):
-    """Parameters of `data`: sizes of the twins (images, cameras), images without boxes kept?"""
+    """Parameters of `data`: what the twins are (images, cameras, size, faults), images without boxes kept?"""
 
     fasdd_n: Count
     pyrosdis_n: Count
     cameras_n: Count
+    twin_size: Literal["small", "published"]
+    faults: Literal["none", "published", "all"]
     twin_seed: Natural
     negatives: bool
 
 
 class SetupShm(Notebook):
-    """Parameters of `setup-shm`: where the tree is staged, the loader that must fit beside."""
+    """Parameters of `setup-shm`: where to stage, the loader that must fit beside, what is measured."""
 
     target: str
     reserve_gib: Annotated[float, Field(ge=0)]
@@ -47,6 +49,12 @@ class SetupShm(Notebook):
     batch: Count
     imgsz: Count
     prefetch: Count
+    measured_px: Count
+    images_n: Count
+    batches_n: Count
+    passes_n: Annotated[int, Field(ge=2)]
+    workers_tried: Annotated[list[Natural], Field(min_length=1)]
+    train: Arguments
 
 
 class _Trained(Notebook):
@@ -70,6 +78,7 @@ class Stage1(_Trained):
 
     question: str
     engine: Literal["rect", "stock"]
+    dataset: Literal["fasdd_cv", "fasdd_cv-disjoint"]
     weights: str
     weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
     negatives: bool

@@ -32,7 +32,7 @@ def tiny(tmp_path_factory):
     from saistudy.data import fasdd, tree, twin
 
     folder = tmp_path_factory.mktemp("tiny")
-    twin.write_fasdd(folder, 36, seed=1)
+    twin.write_fasdd(folder, 36, seed=1, area_frac=0.03, long_px=320, faults="none")
     tree.build(fasdd.read(folder), folder / "tree")
     return tree.load(folder / "tree")
 

@@ -39,14 +39,20 @@ def test_array_to_text_to_array_is_exact(micro):
 @given(st.lists(st.text(alphabet="01 .-+enaif_x\t", max_size=25), max_size=10))
 def test_every_line_is_a_box_or_a_finding(lines):
     array, findings = boxes.parse("\n".join(lines))
-    assert len(array) + len(findings) == sum(1 for line in lines if line.strip())
+    dropped = [found for found in findings if found.reason != "clipped"]
+    assert len(array) + len(dropped) == sum(1 for line in lines if line.strip())
     assert np.isfinite(array).all()
     assert ((array[:, 3:] > 0) & (array[:, 3:] <= 1 + 2e-6)).all()
 
 
-def test_bom_crlf_and_blank_lines_are_tolerated():
-    array, findings = boxes.parse("\ufeff0 0.5 0.5 0.2 0.4\r\n1 0.25 0.5 0.1 0.1\r\n\r\n\n")
-    assert findings == []
+@pytest.mark.parametrize(
+    ("start", "end", "reasons"),
+    [("", "\n", []), ("\ufeff", "\n", ["bom"]), ("", "\r\n", ["crlf"]), ("\ufeff", "\r", ["bom", "crlf"])],
+)
+def test_bom_crlf_and_blank_lines_are_read_and_noted(start, end, reasons):
+    first = "0 0.5 0.5 0.2 0.4"
+    array, findings = boxes.parse(start + end.join([first, "1 0.25 0.5 0.1 0.1", "", "", ""]))
+    assert findings == [boxes.Finding(1, reason, first) for reason in reasons]
     assert array.dtype == np.float64
     assert array.tolist() == [[0, 0.5, 0.5, 0.2, 0.4], [1, 0.25, 0.5, 0.1, 0.1]]
 
@@ -86,12 +92,18 @@ def test_refused_line_keeps_its_number_reason_and_text(line, reason):
 def test_overflow_of_one_pixel_is_clipped_and_more_is_refused():
     # 100 x 50 px: x from -1 to 39 px is centre 19, side 40; clipped to 0..39 is centre 19.5, side 39.
     array, findings = boxes.parse("0 0.19 0.5 0.4 0.2", size=(100, 50))
-    assert findings == []
+    assert findings == [boxes.Finding(1, "clipped", "0 0.19 0.5 0.4 0.2")]
     np.testing.assert_allclose(array, [[0, 0.195, 0.5, 0.39, 0.2]], atol=1e-12)
     # Two pixels: x from -2 to 38.
     assert boxes.parse("0 0.18 0.5 0.4 0.2", size=(100, 50))[1][0].reason == "range"
     # The same single pixel without a known size.
     assert boxes.parse("0 0.19 0.5 0.4 0.2")[1][0].reason == "range"
+
+
+def test_a_side_that_is_clipped_to_nothing_has_no_area():
+    # A pixel wide and just outside on the left: x from -1 to 0 px.
+    array, findings = boxes.parse("0 -0.005 0.5 0.01 0.2", size=(100, 50))
+    assert findings == [boxes.Finding(1, "zero-area", "0 -0.005 0.5 0.01 0.2")] and len(array) == 0
 
 
 def test_rounding_of_six_decimals_is_no_overflow():

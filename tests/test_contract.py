@@ -18,18 +18,20 @@ PROFILES = ["demo", "mini", "h200"]
 FLOORS = [
     ["paths", "hardware", "schema", "wording", "cells", "params"],
     [
-        *["data.boxes", "data.photographs", "data.index", "data.fasdd", "data.pyrosdis", "data.check"],
-        *["data.tree", "data.scenes", "data.footage", "data.layouts", "data.twin", "data.room"],
-        *["data.transfer", "data.shm", "data.sources"],
+        *["data.boxes", "data.photographs", "data.known", "data.index", "data.split", "data.fasdd"],
+        *["data.pyrosdis", "data.yolo", "data.check", "data.tree", "data.scenes", "data.plumes"],
+        *["data.footage", "data.layouts", "data.faults", "data.twin", "data.room", "data.transfer"],
+        *["data.shm", "data.sources"],
     ],
-    ["training.patience", "training.rect", "training.conditions", "training.fit"],
+    ["training.patience", "training.loading", "training.rect", "training.conditions", "training.fit"],
     [
         *["evaluation.stats", "evaluation.cocoeval", "evaluation.metrics", "evaluation.truth"],
         *["evaluation.predict", "evaluation.score"],
     ],
     [
         *["study.transcript", "study.kernel", "study.front", "study.record", "study.run", "study.bench"],
-        *["study.forecast", "study.comparisons", "study.tables", "study.agreement", "study.plots"],
+        *["study.bench_staging", "study.bench_index", "study.forecast", "study.comparisons"],
+        *["study.tables", "study.agreement", "study.plots"],
         "study.views",
     ],
 ]

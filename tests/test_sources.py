@@ -17,8 +17,8 @@ from saistudy.paths import ROOT, Refusal, work
 def published(tmp_path_factory):
     """A small twin of both sets, in one parent folder, and the zip of FASDD_CV."""
     folder = tmp_path_factory.mktemp("published")
-    twin.write_fasdd(folder, 36, seed=3)
-    twin.write_pyrosdis(folder, 40, seed=3, cameras_n=4)
+    twin.write_fasdd(folder, 36, seed=3, area_frac=0.03, long_px=320)
+    twin.write_pyrosdis(folder, 40, seed=3, cameras_n=4, size=(320, 180), area_frac=0.03)
     shutil.make_archive(str(folder / "FASDD_CV"), "zip", folder, "FASDD_CV")
     return folder
 

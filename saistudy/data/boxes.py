@@ -13,11 +13,12 @@ import numpy as np
 ROUNDING = 1e-6  # a published coordinate has six decimals, so an edge xc +- w/2 is known to 7.5e-7
 INVISIBLE = 5e-7  # a side below this is written as 0.000000
 TEXT_N = 120  # characters of a refused line that are kept as evidence
-DROPPED = frozenset({"zero-area", "duplicate"})  # lines that are dropped while the image is kept
+# Findings that leave the image in: the first two drop their line.
+KEPT = frozenset({"zero-area", "duplicate", "clipped", "bom", "crlf"})
 
 
 class Finding(NamedTuple):
-    """A refused line: its number from 1, the reason, and the line as it stands."""
+    """What is odd about a line: its number from 1, the reason, and the line as it stands."""
 
     line: int
     reason: str
@@ -27,49 +28,57 @@ class Finding(NamedTuple):
 def parse(
     text: str, classes: Collection[int] = (0, 1), size: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, list[Finding]]:
-    """Label array float64 (N, 5) of the sound lines, and one Finding for each refused line.
+    """Label array float64 (N, 5) of the sound lines, and Findings about the others.
 
-    A byte-order mark, CRLF and blank lines are tolerated. With `size` (width, height in px) a box
-    that leaves the image by at most one pixel is clipped, as the published FASDD labels need;
-    beyond that, or without `size`, it is refused. Reasons: columns, not-a-number, class, range,
-    zero-area, duplicate. Ultralytics 8.4 ignores the whole image for the first four, so a caller
-    must not keep the rest.
+    With `size` (width, height in px) a box that leaves the image by at most one pixel is clipped, as
+    the published FASDD labels need; beyond that, or without `size`, it is refused. Refused: columns,
+    not-a-number, class, range; Ultralytics 8.4 ignores the whole image for these, so a caller must
+    not keep the rest. Dropped: zero-area, duplicate. Noted: clipped, and once a file bom and crlf.
     """
     slack = (1 / size[0], 1 / size[1]) if size else (0.0, 0.0)
     rows: dict[tuple, tuple] = {}
-    findings = []
+    findings = _encoding(text)
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
         if not line.strip():
             continue
-        row = _row(line, classes, slack)
-        key = row if isinstance(row, str) else tuple(round(value, 6) for value in row)
-        reason = row if isinstance(row, str) else "duplicate" if key in rows else None
+        row, reason = _row(line, classes, slack)
+        key = row and tuple(round(value, 6) for value in row)
+        if key in rows:
+            reason = "duplicate"
+        elif row:
+            rows[key] = row
         if reason:
             findings.append(Finding(number, reason, line[:TEXT_N]))
-        else:
-            rows[key] = row
     return np.array(list(rows.values()), dtype=np.float64).reshape(-1, 5), findings
 
 
-def _row(line: str, classes: Collection[int], slack: tuple[float, float]) -> tuple | str:
-    """Five numbers of a sound line, or the reason to refuse it."""
+def _encoding(text: str) -> list[Finding]:
+    """What is odd about the file as a whole, told of its first line."""
+    first = re.split(r"[\r\n]", text[: TEXT_N + 1].removeprefix("\ufeff"), maxsplit=1)[0]
+    seen = {"bom": text.startswith("\ufeff"), "crlf": "\r" in text}
+    return [Finding(1, reason, first) for reason, found in seen.items() if found]
+
+
+def _row(line: str, classes: Collection[int], slack: tuple[float, float]) -> tuple[tuple | None, str | None]:
+    """Five numbers of a line, None where it makes no box; and what is odd about it, None where nothing is."""
     fields = line.split()
     if len(fields) != 5:
-        return "columns"
+        return None, "columns"
     try:
         label, xc, yc, w, h = (float(field.replace("_", "?")) for field in fields)
     except ValueError:
-        return "not-a-number"
+        return None, "not-a-number"
     if not all(map(math.isfinite, (label, xc, yc, w, h))):
-        return "not-a-number"
+        return None, "not-a-number"
     if label not in classes:
-        return "class"
+        return None, "class"
     across, down = _clip(xc, w, slack[0]), _clip(yc, h, slack[1])
     if across is None or down is None:
-        return "range"
+        return None, "range"
     if min(across[1], down[1]) < INVISIBLE:
-        return "zero-area"
-    return label, across[0], down[0], across[1], down[1]
+        return None, "zero-area"
+    clipped = (across, down) != ((xc, w), (yc, h))
+    return (label, across[0], down[0], across[1], down[1]), "clipped" if clipped else None
 
 
 def _clip(centre: float, side: float, slack: float) -> tuple[float, float] | None:

@@ -1,120 +1,154 @@
-"""What is odd about an indexed data set, as a table. Judges nothing and refuses nothing."""
+"""What is odd about an indexed data set, as tables. Judges nothing and refuses nothing."""
 
 from collections.abc import Iterator
+from itertools import chain, islice, zip_longest
+from pathlib import Path
 
 import pandas as pd
 
-from saistudy.data import fasdd, index
+from saistudy.data import crosscheck, duplicates, fasdd, index, kinds, photographs, pyrosdis
+from saistudy.paths import Refusal
 
-PUBLISHED = {fasdd.NAME: fasdd.PUBLISHED}
-COLUMNS = ["what", "where", "n", "effect"]
+COLUMNS = ["about", "what", "where", "n", "effect"]
 
 
-def findings(dataset: index.Dataset, coco: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row a finding: what, where (split or splits), n (int), effect (what it changes).
+def listing(dataset: index.Dataset, coco: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Every single finding: what, image, split, line (0: the image as a whole), text.
 
-    Published counts (only when as many images came in as FASDD_CV has: 95,314), quarantine by
-    reason, images without boxes, byte-identical images, groups and near-identical images on both
-    sides of a split, and, given `fasdd.coco(source)`, where the COCO files disagree. A finding of
-    n = 0 says that the search was made.
+    The quarantine, and given `fasdd.coco(source)` where the COCO files disagree (crosscheck), and every image
+    of byte-identical and near-identical ones.
     """
-    found = [
-        *_published(dataset),
-        *_quarantine(dataset.quarantine),
-        *_negatives(dataset.rows),
-        *_copies(dataset.rows),
-        *_shared(dataset),
-        *(_coco(dataset, coco) if coco is not None else ()),
+    noted = dataset.quarantine.rename(columns={"reason": "what"})[crosscheck.COLUMNS]
+    said = [crosscheck.disagreements(dataset, coco)] if coco is not None else []
+    parts = [part for part in (noted, *said, duplicates.listed(dataset.rows)) if len(part)]
+    return pd.concat(parts or [noted], ignore_index=True)
+
+
+def findings(
+    dataset: index.Dataset, coco: pd.DataFrame | None = None, source: Path | None = None
+) -> pd.DataFrame:
+    """The summary: about, what, where (split or splits), n (int), effect (what it changes).
+
+    n of boxes, images, lists and coco counts rows of `listing`; of duplicates, images with another like them;
+    of groups, groups; n = 0 says that the search was made. Published counts, names and checksums only of what
+    claims to be a published data set (`fasdd.claims`, `pyrosdis.claims`); `source` is what was read.
+    """
+    found = listing(dataset, coco)
+    reader = "fasdd" if dataset.name.startswith(fasdd.NAME) else "yolo"
+    reader = "pyrosdis" if duplicates.filmed(dataset.rows) else reader
+    kinds_of = kinds.searched(reader, coco is not None, set(found["what"]))
+    rows = [
+        *chain.from_iterable(_kind(dataset, found, *kind) for kind in kinds_of),
+        *duplicates.counted(dataset.rows),
+        *_negatives(dataset),
     ]
-    return pd.DataFrame(found, columns=COLUMNS)
+    rows += [("published", *row) for row in _published(dataset, source)]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _published(dataset: index.Dataset) -> Iterator[tuple]:
-    """Images in (kept and refused) against the authors' table; silent about other collections."""
-    splits = pd.concat([dataset.rows["split"], index.refused(dataset.quarantine)["split"]])
-    expected = PUBLISHED.get(dataset.name, {})
-    if len(splits) != sum(expected.values()):
-        return
-    for split, published_n in expected.items():
-        seen_n = int((splits == split).sum())
-        verdict = "agrees with" if seen_n == published_n else "differs from"
-        yield "published count", split, seen_n, f"{verdict} the published {published_n}"
+def _published(dataset: index.Dataset, source: Path | None) -> list[tuple[str, str, int, str]]:
+    if fasdd.claims(dataset, source):
+        return fasdd.published(dataset, source)
+    if source is not None and pyrosdis.claims(dataset):
+        return pyrosdis.published(dataset, source)
+    told = "other than the published data set has: its counts, names and checksums are not asked for"
+    return [("published", "all", dataset.images_n, told)]
 
 
-def _quarantine(quarantine: pd.DataFrame) -> Iterator[tuple]:
-    images = index.refused(quarantine)
-    for (reason, split), group in images.groupby(["reason", "split"]):
-        yield f"refused: {reason}", split, len(group), "images left out"
-    notes = quarantine[quarantine["reason"].isin(index.KEPT)]
-    effects = {"repeated-name": "renamed and kept", "undated": "kept as one event of the camera"}
-    for (reason, split), group in notes.groupby(["reason", "split"]):
-        yield (
-            f"noted: {reason}",
-            split,
-            len(group),
-            effects.get(reason, "lines dropped, image kept"),
-        )
+def _kind(
+    dataset: index.Dataset, found: pd.DataFrame, about: str, what: str, meaning: str
+) -> Iterator[tuple]:
+    """A row for each split where a kind was found, or one that says that it was not."""
+    own = found[found["what"] == what]
+    if own.empty:
+        yield about, what, "all", 0, meaning
+    for split in [split for split in (*index.SPLITS, "") if (own["split"] == split).any()]:
+        here = own[own["split"] == split]
+        images_n, all_n = here["image"].nunique(), _images_n(dataset, split)
+        yield about, what, split or "no split", len(here), f"{images_n} of {all_n} images: {meaning}"
 
 
-def _negatives(rows: pd.DataFrame) -> Iterator[tuple]:
-    empty = rows["boxes"].map(len) == 0
-    for split in index.SPLITS:
-        held = rows["split"] == split
-        empty_n, all_n = int((held & empty).sum()), int(held.sum())
-        left = f"{all_n - empty_n} of {all_n}"
-        effect = f"deleting them would leave {left} images and hide false alarms"
-        yield "images without boxes", split, empty_n, effect
+def _images_n(dataset: index.Dataset, split: str) -> int:
+    """Images that came in under a split; under none, all of them."""
+    gone = index.refused(dataset.quarantine)
+    both = pd.concat([dataset.rows["split"], gone["split"]])
+    return int((both == split).sum()) if split else dataset.images_n
 
 
-def _copies(rows: pd.DataFrame) -> Iterator[tuple]:
-    """Surplus copies inside each split, and images whose bytes stand in an earlier split too."""
-    for split in index.SPLITS:
-        n = int(rows.loc[rows["split"] == split, "sha256"].duplicated().sum())
-        yield "byte-identical images", split, n, "counted more than once"
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
-        n = _in_both(rows["sha256"], rows["split"], one, other)
-        yield "byte-identical images", f"{one} and {other}", n, f"images of {other} seen in {one}"
+def negatives(dataset: index.Dataset) -> pd.DataFrame:
+    """Images without boxes, and what deleting them would change.
+
+    Columns: split; kind, "beside a positive" where the same event (without events: the same group) holds an
+    image with boxes, else "alone", and "all"; category, of FASDD's names, "" otherwise; n; left_n and
+    left_frac, images of the split that deleting these n would leave; effect, in words.
+    """
+    empty, all_n, found = _empty(dataset.rows), dataset.rows["split"].value_counts(), []
+    for split in [split for split in index.SPLITS if split in all_n]:
+        own = empty[empty["split"] == split]
+        found.append(_deleted(split, "all", "", len(own), all_n[split], len(own)))
+        for name in ("beside a positive", "alone"):
+            counts = own.loc[own["kind"] == name, "category"].value_counts().sort_index()
+            found += [
+                _deleted(split, name, category, n, all_n[split], len(own))
+                for category, n in (counts.items() if len(counts) else [("", 0)])
+            ]
+    return pd.DataFrame(found)
 
 
-def _shared(dataset: index.Dataset) -> Iterator[tuple]:
-    """Groups on both sides of train and test; the same for near-identical pictures."""
-    rows = dataset.rows
-    keys = {"groups": rows["group"]}
-    if dataset.name != fasdd.NAME:  # there the group is this very cluster
-        near = index.cluster(rows["phash"].to_numpy())
-        keys["near-identical images"] = pd.Series(near, index=rows.index)
-    test_n = int((rows["split"] == "test").sum())
-    for what, key in keys.items():
-        split = rows["split"]
-        both = set(key[split == "train"]) & set(key[split == "test"])
-        seen_n = _in_both(key, split, "train", "test")
-        n = len(both) if what == "groups" else seen_n
-        effect = f"{seen_n} of {test_n} test images have a relative in train"
-        yield what, "train and test", n, effect
+def _empty(rows: pd.DataFrame) -> pd.DataFrame:
+    """Image, split, kind and category of the images without boxes."""
+    positive = rows["boxes"].map(len) > 0
+    place = rows["event"].where(rows["event"] != "", rows["group"])
+    beside = place.isin(set(place[positive]))
+    kind = beside.map({True: "beside a positive", False: "alone"})
+    empty = rows[["image", "split"]].assign(kind=kind, category=rows["image"].map(fasdd.category))
+    return empty[~positive]
 
 
-def _in_both(key: pd.Series, split: pd.Series, one: str, other: str) -> int:
-    """Images of split `other` whose key also stands in split `one`."""
-    return int(key[split == other].isin(set(key[split == one])).sum())
+def _deleted(split: str, kind: str, category: str, n: int, all_n: int, negatives_n: int) -> dict:
+    left_n = int(all_n - n)
+    told = f"deleting them would leave {left_n} of {all_n} images ({left_n / all_n:.1%})"
+    if n and n == negatives_n:
+        never = "training would never see an empty scene"
+        told += ", and " + (never if split == "train" else "the false-alarm rate could not be measured")
+    counts = {"n": int(n), "left_n": left_n, "left_frac": left_n / all_n}
+    return {"split": split, "kind": kind, "category": category, **counts, "effect": told}
 
 
-def _coco(dataset: index.Dataset, coco: pd.DataFrame) -> Iterator[tuple]:
-    """Disagreements of the COCO files with the lists, the YOLO labels and the pixels."""
-    rows = dataset.rows.assign(boxes_n=dataset.rows["boxes"].map(len))
-    gone = index.refused(dataset.quarantine)["image"]
-    coco = coco[~coco["image"].isin(gone)]
-    both = rows.merge(coco, on="image", how="outer", suffixes=("", "_coco"), indicator=True)
-    paired = both[both["_merge"] == "both"]
-    size = (paired["width"] != paired["width_coco"]) | (paired["height"] != paired["height_coco"])
-    for what, frame, effect in (
-        ("COCO: not there", both[both["_merge"] == "left_only"], "the lists decide"),
-        ("COCO: not in the lists", both[both["_merge"] == "right_only"], "the lists decide"),
-        ("COCO: other split", paired[paired["split"] != paired["split_coco"]], "the lists decide"),
-        ("COCO: other size", paired[size], "sizes are taken from the pixels"),
-        (
-            "COCO: other number of boxes",
-            paired[paired["boxes_n"] != paired["boxes_n_coco"]],
-            "the YOLO labels decide",
-        ),
-    ):
-        yield what, "all", len(frame), effect
+def _negatives(dataset: index.Dataset) -> Iterator[tuple]:
+    table = negatives(dataset)
+    names = {"all": "images without boxes"}
+    for row in table.itertuples():
+        what = names.get(row.kind, f"without boxes, {row.kind}")
+        yield "negatives", what, f"{row.split} {row.category}".strip(), row.n, row.effect
+
+
+def examples(dataset: index.Dataset, found: pd.DataFrame, about: str, n: int) -> list[str]:
+    """Names of at most n images worth showing of a `listing`, one of each kind in turn; all of them decode.
+
+    `about` is a topic of `findings` or a single kind of the listing.
+    """
+    queues = _candidates(dataset, found, about)
+    turns = (image for turn in zip_longest(*queues) for image in turn if image is not None)
+    return list(islice((image for image in dict.fromkeys(turns) if _decodes(dataset, image)), n))
+
+
+def _candidates(dataset: index.Dataset, found: pd.DataFrame, about: str) -> list[list[str]]:
+    """Images by kind; relatives stand next to each other."""
+    if about == "negatives":
+        return [list(own["image"]) for _, own in _empty(dataset.rows).groupby(["kind", "category"])]
+    if about == "groups":
+        rows = dataset.rows
+        split_n = rows.groupby("group")["split"].transform("nunique")
+        return [list(rows[split_n > 1].drop_duplicates(["group", "split"]).sort_values("group")["image"])]
+    own = found[(found["what"] == about) | (found["what"].map(kinds.about) == about)]
+    own = own[~own["what"].isin(kinds.DARK)].sort_values("text", kind="stable")
+    return [list(images) for _, images in own.groupby("what")["image"]]
+
+
+def _decodes(dataset: index.Dataset, image: str) -> bool:
+    try:
+        photographs.describe(dataset.read(image), image)
+    except (Refusal, OSError, KeyError):
+        return False
+    return True

@@ -1,179 +1,202 @@
 """FASDD_CV as its authors publish it: flat images, YOLO and COCO annotations, three lists."""
 
-import json
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 
-from saistudy.data import index
+from saistudy.data import archives, crosscheck, index, listings, photographs
+from saistudy.data.archives import LABELS, Archive
+from saistudy.data.known import Known
 from saistudy.paths import Refusal
 
 NAME = "fasdd_cv"
 NAMES = {0: "fire", 1: "smoke"}
-# Images of the archive by split: val and test are floor(n / 6) of each of the four categories.
-PUBLISHED = {"train": 63_546, "val": 15_884, "test": 15_884}
-YOLO = "annotations/YOLO_CV"
-COCO = "annotations/COCO_CV/Annotations"
+CLASSES = {  # of the boxes in an image, by the category that its stem names (Wang et al. 2024)
+    "fire_CV": {0},
+    "smoke_CV": {1},
+    "bothFireAndSmoke_CV": {0, 1},
+    "neitherFireNorSmoke_CV": set(),
+}
+# The archive: Science Data Bank doi 10.57760/sciencedb.j00104.00103, version V9 of 2025-09-09. Counts as in
+# its file lists: val and test are floor(n / 6) of each category, train is the rest.
+ARCHIVE_BYTES = 12_326_081_298
+ARCHIVE_MD5 = "da5e1410e13113fc9d605567aea54508"
+CATEGORIES = {
+    "fire_CV": {"train": 8_368, "val": 2_091, "test": 2_091},
+    "smoke_CV": {"train": 15_610, "val": 3_902, "test": 3_902},
+    "bothFireAndSmoke_CV": {"train": 13_435, "val": 3_358, "test": 3_358},
+    "neitherFireNorSmoke_CV": {"train": 26_133, "val": 6_533, "test": 6_533},
+}
+PUBLISHED = {split: sum(images_n[split] for images_n in CATEGORIES.values()) for split in index.SPLITS}
+BLOCK_BYTES = 2**23
+CHUNK_N = 64  # images that a thread takes at a time
+Examined = tuple[dict | None, list[dict]]
 
 
-@dataclass(frozen=True)
-class _Archive:
-    """Paths below FASDD_CV/, how to read one, and the folders where provenance.json may lie."""
-
-    members: frozenset[str]
-    read: Callable[[str], bytes]
-    folders: tuple[Path, ...]
-
-
-def read(source: Path) -> index.Dataset:
+def read(source: Path, known: Known | None = None) -> index.Dataset:
     """The index of FASDD_CV: a folder `FASDD_CV`, its parent, or the zip, which is read in place.
 
-    Splits come from the published lists (CRLF, `./images/` prefix), boxes from the YOLO labels. The
-    group is "v" and a number: frames of one video were numbered in shuffled order and split at
-    random, so images whose perceptual hashes chain together (index.cluster) count as one group.
+    Splits come from the published lists (CRLF or LF; `./images/x.jpg`, `images/x.jpg` or bare), boxes from
+    the YOLO labels. The group is "v" and a number: frames of one video were numbered in shuffled order and
+    split at random, so images whose perceptual hashes chain together (photographs.cluster) count as one
+    group. A bad list line refuses its image, with the number of the line; images that `known` has seen
+    unchanged are not read again.
 
     Raises:
-        Refusal: no FASDD_CV there, a list missing or empty, an image listed twice or not there, an
-            unsafe name, or more than half of a split refused.
+        Refusal: no FASDD_CV there, a list missing or empty, or more than half of a split refused.
     """
-    archive = _open(Path(source))
-    splits = _splits(archive)
-    with ThreadPoolExecutor() as pool:
-        examined = list(pool.map(lambda item: _examine(archive, *item), splits.items()))
-    examined += [(None, [index.note(name, "", "unlisted")]) for name in _unlisted(archive, splits)]
-    rows, quarantine = index.assemble(examined)
-    labels = index.cluster(rows["phash"].to_numpy())
+    known = known or Known()
+    archive = archives.find(Path(source))
+    listed, besides = listings.read(archive)
+    examined = _all_examined(archive, known, listed)
+    examined = index.progress(examined, len(listed), "images of FASDD_CV examined")
+    besides += listings.orphans(archive, listed)
+    rows, quarantine, images_n = index.assemble(chain(examined, listings.unlisted(archive, listed)), besides)
+    labels = photographs.cluster(rows["phash"].to_numpy())
     rows["group"] = [f"v{label:05d}" for label in labels]
     provenance = index.provenance(*archive.folders)
-    return index.Dataset(NAME, rows, quarantine, NAMES, provenance, _reader(archive))
+
+    def image_bytes(image: str) -> bytes:
+        if image not in archive.images:
+            raise FileNotFoundError(f"{image} is no image of {source}")
+        return archive.read(f"images/{image}")
+
+    return index.Dataset(NAME, rows, quarantine, images_n, NAMES, provenance, image_bytes)
+
+
+def category(image: str) -> str:
+    """The category that a published image name tells, "" for a name of another shape."""
+    prefix, number = image.rpartition(".")[0][:-6], image.rpartition(".")[0][-6:]
+    return prefix if prefix in CLASSES and number.isdecimal() else ""
 
 
 def coco(source: Path) -> pd.DataFrame:
-    """What the COCO files say: a row an image with split, image, width, height (px), boxes_n.
+    """What the COCO files say: a row an image with split, image, width, height (px), boxes.
+
+    boxes: float64 (N, 5), category id, x, y, w, h in px. Boxes of an image that no file describes stand
+    under the name "image_id <id>".
 
     Raises:
         Refusal: no FASDD_CV there, or a COCO file is missing or is not what it should be.
     """
-    archive = _open(Path(source))
-    rows = [row for split in index.SPLITS for row in _coco_split(archive, split)]
-    return pd.DataFrame(rows, columns=["split", "image", "width", "height", "boxes_n"])
+    archive = archives.find(Path(source))
+    rows = [row for split in index.SPLITS for row in crosscheck.said(archive, split)]
+    return pd.DataFrame(rows, columns=crosscheck.SAID)
 
 
-def _coco_split(archive: _Archive, split: str) -> Iterator[tuple]:
-    path = f"{COCO}/{split}.json"
+def _all_examined(archive: Archive, known: Known, listed: listings.Listed) -> Iterator[Examined]:
+    items = [(image, *told) for image, told in listed.items()]
+    chunks = [items[start : start + CHUNK_N] for start in range(0, len(items), CHUNK_N)]
+    with ThreadPoolExecutor() as pool:
+        for found in pool.map(lambda chunk: [_examined(archive, known, *item) for item in chunk], chunks):
+            known.keep(often=True)
+            yield from found
+    known.keep()
+
+
+def _examined(archive: Archive, known: Known, image: str, split: str, refusal: dict | None) -> Examined:
+    if refusal:
+        return None, [refusal]
+    path = f"images/{image}"
+    photo = known.describe(path, archive.images[image], lambda: archive.read(path))
+    label = f"{LABELS}/{image.rpartition('.')[0]}.txt"
     try:
-        content = json.loads(archive.read(path))
-        owners = pd.Series([box["image_id"] for box in content["annotations"]], dtype="int64")
-        boxes_n = owners.value_counts().to_dict()
-        for image in content["images"]:
-            size = image["width"], image["height"]
-            yield split, image["file_name"], *size, boxes_n.get(image["id"], 0)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise Refusal(
-            f"{path} cannot be read as COCO ({error!r}): images with id, file_name, width, height"
-            " and annotations with image_id were expected, so unpack FASDD_CV again."
-        ) from error
-
-
-def _open(source: Path) -> _Archive:
-    """Folder or zip behind one face."""
-    if source.is_file() and zipfile.is_zipfile(source):
-        return _open_zip(source)
-    for root in (source, source / "FASDD_CV"):
-        if (root / YOLO).is_dir():
-            return _open_folder(root, source)
-    raise Refusal(
-        f"{source} holds no FASDD_CV: looked for {YOLO}/ in it and in {source / 'FASDD_CV'};"
-        " name the unpacked FASDD_CV folder, its parent, or FASDD_CV.zip."
-    )
-
-
-def _open_folder(root: Path, source: Path) -> _Archive:
-    members = [
-        f"{folder}/{path.name}"
-        for folder in ("images", YOLO, f"{YOLO}/labels")
-        if (root / folder).is_dir()
-        for path in (root / folder).iterdir()
-    ]
-    beside = (source, root, root.parent)
-    return _Archive(frozenset(members), lambda path: (root / path).read_bytes(), beside)
-
-
-def _open_zip(source: Path) -> _Archive:
-    content = zipfile.ZipFile(source)
-    names = content.namelist()
-    first = next((name for name in names if f"{YOLO}/" in name), None)
-    if first is None:
-        raise Refusal(f"{source} holds no FASDD_CV: no {YOLO}/ in it; name FASDD_CV.zip.")
-    top = first[: first.index(YOLO)]
-    members = frozenset(name.removeprefix(top) for name in names if not name.endswith("/"))
-    return _Archive(members, lambda path: _member(content, top + path), (source.parent,))
-
-
-def _member(content: zipfile.ZipFile, path: str) -> bytes:
-    """Bytes of a member; damage found by its checksum is told as an OSError."""
-    try:
-        return content.read(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise OSError(f"damaged in the zip: {error}") from error
-
-
-def _splits(archive: _Archive) -> dict[str, str]:
-    """Image name -> split, from the three lists."""
-    splits: dict[str, str] = {}
-    stems: dict[str, str] = {}
-    for split in index.SPLITS:
-        for image in _listed(archive, split):
-            stem = image.rpartition(".")[0]
-            if stem in stems:
-                raise Refusal(
-                    f"{image} of {split}.txt is listed a second time (as {stems[stem]} in"
-                    f" {splits[stems[stem]]}.txt); an image belongs to one split: mend the lists."
-                )
-            stems[stem], splits[image] = image, split
-    return splits
-
-
-def _listed(archive: _Archive, split: str) -> list[str]:
-    """Image names of one list, each safe and present."""
-    path = f"{YOLO}/{split}.txt"
-    if path not in archive.members:
-        raise Refusal(f"{path} is missing in {archive.folders[0]}: unpack FASDD_CV again.")
-    lines = archive.read(path).decode("utf-8-sig", errors="replace").splitlines()
-    listed = [line.strip() for line in lines if line.strip()]
-    names = [line.removeprefix("./").removeprefix("images/") for line in listed]
-    for line, image in zip(listed, names, strict=True):
-        if not index.safe(image):
-            raise Refusal(f"{path} names {line!r} where ./images/<name>.jpg was expected: mend it.")
-    missing = [image for image in names if f"images/{image}" not in archive.members]
-    if missing or not names:
-        first = f"{len(missing)} of {len(names)} images are not there, first {missing[:1]}"
-        seen = first if names else "it names no image"
-        raise Refusal(f"{path}: {seen}; every split needs its images, so unpack FASDD_CV again.")
-    return names
-
-
-def _unlisted(archive: _Archive, splits: dict[str, str]) -> list[str]:
-    """Images that lie in the folder and stand in no list."""
-    images = (path for path in archive.members if path.startswith("images/"))
-    present = {path.removeprefix("images/") for path in images}
-    return sorted(present - splits.keys())
-
-
-def _examine(archive: _Archive, image: str, split: str) -> tuple[dict | None, list[dict]]:
-    path = f"{YOLO}/labels/{image.rpartition('.')[0]}.txt"
-    known = path in archive.members
-    try:
-        text = archive.read(path).decode("utf-8", errors="replace") if known else None
+        text = archive.read(label).decode("utf-8", errors="replace") if label in archive.texts else None
     except OSError as error:
         return None, [index.note(image, split, "unreadable", text=f"label file: {error}")]
-    return index.examine(image, split, lambda: archive.read(f"images/{image}"), text, NAMES)
+    row, notes = index.examine(image, split, photo, text, NAMES)
+    return row, notes + (_contradiction(row, notes) if row else [])
 
 
-def _reader(archive: _Archive) -> Callable[[str], bytes]:
-    return lambda image: archive.read(f"images/{image}")
+def _contradiction(row: dict, notes: list[dict]) -> list[dict]:
+    """A note where the labels hold other classes than the category; a dropped line counts as labelled."""
+    wanted = CLASSES.get(category(row["image"]))
+    dropped = {float(note["text"].split()[0]) for note in notes if note["reason"] == "zero-area"}
+    held = set(row["boxes"][:, 0]) | dropped
+    if wanted is None or held == wanted:
+        return []
+    told = [" and ".join(NAMES[int(label)] for label in sorted(kind)) or "nothing" for kind in (held, wanted)]
+    text = f"the labels hold {told[0]}, the name says {told[1]}"
+    return [index.note(row["image"], row["split"], "category", text=text)]
+
+
+def claims(dataset: index.Dataset, source: Path | None = None) -> bool:
+    """Whether it claims to be the published archive: a zip of its size, or at least as many listed images."""
+    if dataset.name != NAME:
+        return False
+    sized = source is not None and source.is_file() and source.stat().st_size == ARCHIVE_BYTES
+    return sized or len(_names(dataset)) >= sum(PUBLISHED.values())
+
+
+def published(dataset: index.Dataset, source: Path | None = None) -> list[tuple[str, str, int, str]]:
+    """What, where, n and "agrees ..." or "differs ...": counts by split and category, names, the zip's MD5.
+
+    Images that were refused count: the archive lists them. Only a `source` that is a zip has a checksum.
+    """
+    names = _names(dataset)
+    table = names.groupby(["category", "split"]).size()
+    rows = [_count(split, int((names["split"] == split).sum()), n) for split, n in PUBLISHED.items()]
+    rows += [
+        _count(f"{split} {kind}", int(table.get((kind, split), 0)), n)
+        for kind, counts in CATEGORIES.items()
+        for split, n in counts.items()
+    ]
+    rows += [_numbered(kind, names.loc[names["category"] == kind, "image"]) for kind in CATEGORIES]
+    odd_n = int((names["category"] == "").sum())
+    rows.append(
+        ("published names", "others", odd_n, "differs from the published stems" if odd_n else "agrees")
+    )
+    if source is not None and source.is_file():
+        md5 = _md5(source)
+        verdict = "agrees with" if md5 == ARCHIVE_MD5 else f"{md5} differs from"
+        rows.append(("published checksum", source.name, 1, f"{verdict} the published MD5 {ARCHIVE_MD5}"))
+    return rows
+
+
+def assert_published(source: Path, dataset: index.Dataset) -> None:
+    """Do nothing where a download is the published archive.
+
+    Raises:
+        Refusal: its counts, names or (of a zip) its checksum are not the published ones.
+    """
+    found = published(dataset, Path(source))
+    told = [f"{what} {where}: {n:_} {effect}" for what, where, n, effect in found if "differs" in effect]
+    if told:
+        raise Refusal(
+            f"{source} is not FASDD_CV as published ({'; '.join(told)}): download FASDD_CV.zip of version V9"
+            " again, or run any other set with PROFILE=mini."
+        )
+
+
+def _names(dataset: index.Dataset) -> pd.DataFrame:
+    """Every listed image with its split and category."""
+    gone = index.refused(dataset.quarantine)
+    listed = pd.concat([dataset.rows[["image", "split"]], gone.loc[gone["split"] != "", ["image", "split"]]])
+    return listed.assign(category=listed["image"].astype(str).map(category))
+
+
+def _count(where: str, seen_n: int, published_n: int) -> tuple[str, str, int, str]:
+    verdict = "agrees with" if seen_n == published_n else "differs from"
+    return "published count", where, seen_n, f"{verdict} the published {published_n:_}"
+
+
+def _numbered(kind: str, images: pd.Series) -> tuple[str, str, int, str]:
+    """Numbers that lack between 0 and the highest of a category."""
+    numbers = set(images.str.rpartition(".")[0].str[-6:].astype(int))
+    gaps = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
+    told = f"differs: numbers are missing, first {gaps[0]:06d}" if gaps else "agrees: from 0 without gaps"
+    return "published names", kind, len(gaps), told
+
+
+def _md5(source: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    blocks_n = -(-source.stat().st_size // BLOCK_BYTES)
+    with open(source, "rb") as file:
+        blocks = iter(lambda: file.read(BLOCK_BYTES), b"")
+        for block in index.progress(blocks, blocks_n, f"blocks of {source.name} hashed"):
+            digest.update(block)
+    return digest.hexdigest()

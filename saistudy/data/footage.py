@@ -1,19 +1,37 @@
 """What the twins' pictures show: single photographs, and the events of fixed cameras."""
 
+import io
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from saistudy.data import scenes
+from saistudy.data import lookalikes, placing, plumes, scenes
+from saistudy.data.scenes import MOODS
 
 POSITIVE_FRAC = 28_103 / 33_636  # pyro-sdis: images with smoke, from the data set card
 EXTRA_PLUMES = 32_109 / 28_103 - 1  # its boxes of an image with smoke beyond the first
 PLACES = ("col", "tower", "mast", "crest", "saddle", "bluff", "mesa", "knoll")
-SPREAD = 0.7  # standard deviation of the logarithm of the box area (assumed)
-GROWN = 1.4  # area of a whole plume for a frame of median growth to show area 1
-DRAWN = {"smoke": 1.25, "fire": 1.0}  # area drawn for a box of area 1 (measured on the pictures)
+GROWN = 2.1  # area of a plume at growth 1 for a median of 1 over an event (measured)
+PROVENANCE = b"provenance: synthetic"
+
+
+class Shot(NamedTuple):
+    """A photograph to be made; all takes of one scene share its landscape and its plumes' places.
+
+    `mood` is one of `MOODS`, `size` is width and height in px, `area_frac` the median box area as a
+    share of the picture.
+    """
+
+    scene_n: int
+    take_n: int
+    size: tuple[int, int]
+    fires_n: int
+    plumes_n: int
+    mood: str
+    area_frac: float
 
 
 class Frame(NamedTuple):
@@ -28,93 +46,56 @@ class Frame(NamedTuple):
     plumes_n: int
 
 
-class Thing(NamedTuple):
-    """Smoke or fire to be painted: where it rises (x, y) and how large, in pixels."""
+def photograph(seed: int, shot: Shot):
+    """JPEG bytes and boxes (kind, x1, y1, x2, y2; whole px) of one photograph.
 
-    kind: str
-    foot: tuple[float, float]
-    width_px: float
-    height_px: float
-
-
-def photograph(rng, size: tuple[int, int], fires_n: int, plumes_n: int, area_frac: float):
-    """JPEG bytes and boxes (kind, x1, y1, x2, y2 in pixels) of one painted photograph.
-
-    Without fire and smoke it shows more often what is mistaken for them: clouds and lamps.
+    Every take has exactly the fires and plumes asked for while they fit without hiding each other,
+    and at least one of each kind. Takes of one (seed, scene_n) differ in light, grain and drift.
     """
-    empty = fires_n + plumes_n == 0
-    land = scenes.landscape(rng, *size, cloudy_frac=0.8 if empty else 0.4)
-    if rng.random() < (0.5 if empty else 0.15):
-        scenes.add_lamps(land.picture, rng, land.horizon_px, int(rng.integers(1, 6)))
-    kinds = ["fire"] * fires_n
-    kinds[1:1] = ["smoke"] * plumes_n
-    boxes = _paint(land, rng, _place(rng, land, kinds, area_frac), rng.uniform(-1, 1))
-    return scenes.jpeg(land.picture, rng), boxes
+    land = _scene(seed, shot.scene_n, shot.size, shot.mood, shot.area_frac)
+    kinds = ["fire"] * shot.fires_n + ["smoke"] * shot.plumes_n
+    things = placing.place(land, (seed, 6, shot.scene_n), kinds, shot.area_frac)
+    rng = np.random.default_rng([seed, 7, shot.scene_n, shot.take_n])
+    picture = _lit(land.picture, 1 + 0.04 * (rng.random() - 0.5))
+    wind = np.random.default_rng([seed, 8, shot.scene_n]).uniform(-1, 1)
+    boxes = placing.paint(picture, land, things, wind, 0.97 + 0.06 * rng.random(), float(shot.take_n))
+    return develop(picture, rng), boxes
 
 
-def _paint(land: scenes.Landscape, rng, things: list[Thing], wind: float, growth: float = 1.0):
-    """Boxes (kind, x1, y1, x2, y2) of what was painted: smoke first, flames before it."""
-    dark = [scenes.is_bright(land, *thing[1:]) for thing in things]
-    boxes = []
-    for thing, is_dark in sorted(zip(things, dark, strict=True), key=lambda one: one[0].kind == "fire"):
-        sides = (thing.width_px * growth, thing.height_px * growth)
-        if thing.kind == "smoke":
-            box = scenes.add_smoke(land, rng, thing.foot, *sides, wind, is_dark)
-        else:
-            box = scenes.add_fire(land, rng, thing.foot, *sides)
-        boxes += [(thing.kind, *box)] if box else []
-    return boxes
+@lru_cache(maxsize=4)
+def _scene(seed: int, scene_n: int, size: tuple[int, int], mood: str, area_frac: float) -> scenes.Landscape:
+    return _furnished(np.random.default_rng([seed, 5, scene_n]), size, mood, area_frac)
 
 
-def _place(rng, land: scenes.Landscape, kinds: list[str], area_frac: float) -> list[Thing]:
-    """Things on the ground that do not hide each other; smoke after a fire rises from it."""
-    height, width = land.picture.shape[:2]
-    found: list[Thing] = []
-    for kind in kinds:
-        for attempt in range(40):
-            area = area_frac * np.exp(rng.normal(0, SPREAD)) * DRAWN[kind] * 0.95**attempt
-            tall = np.exp(rng.normal(0.2, 0.25))
-            high = min(np.sqrt(np.clip(area, 0.006, 0.4) * width * height * tall), height * 0.9)
-            deep = height * 0.97
-            low = min(max(land.horizon_px * 1.15, high * 0.7), deep - 2)
-            foot = (rng.uniform(0.08, 0.92) * width, rng.uniform(low, deep))
-            thing = Thing(kind, foot, high / tall, high)
-            if [one.kind for one in found] == ["fire"] and kind == "smoke":
-                found.append(_above(found[0], thing))
-                break
-            if all(_apart(thing, other) for other in found):
-                found.append(thing)
-                break
-    return found
+def _furnished(rng, size: tuple[int, int], mood: str, area_frac: float) -> scenes.Landscape:
+    """A landscape with its look-alikes, read-only: threads share it."""
+    land = scenes.landscape(rng, size, mood)
+    lookalikes.furnish(rng, land, mood, area_frac)
+    land.picture.flags.writeable = False
+    return land
 
 
-def _above(fire: Thing, smoke: Thing) -> Thing:
-    foot = (fire.foot[0], fire.foot[1] - 0.55 * fire.height_px)
-    wide, high = max(smoke.width_px, fire.width_px), max(smoke.height_px, 1.2 * fire.height_px)
-    return Thing("smoke", foot, wide, high)
-
-
-def _apart(one: Thing, two: Thing) -> bool:
-    aside = abs(one.foot[0] - two.foot[0]) > 0.6 * (one.width_px + two.width_px)
-    above = one.foot[1] - one.height_px > two.foot[1]
-    return aside or above or two.foot[1] - two.height_px > one.foot[1]
+def _lit(picture: np.ndarray, light: float) -> np.ndarray:
+    """The picture under another light: 1 leaves it as it is."""
+    curve = np.clip(np.arange(256) * light + 0.5, plumes.DARKEST, plumes.BRIGHTEST).astype(np.uint8)
+    return curve[picture]
 
 
 def watch(rng, images_n: int, cameras_n: int) -> list[Frame]:
-    """Frames of fixed cameras: events of 5 to 12 frames, mostly 30 s apart, the first ones empty.
+    """Frames of fixed cameras: events of 5 to 40 frames, mostly 30 s apart, the first ones empty.
 
-    Positives and boxes come in the published proportions. Frames of an event are at most 240 s
-    apart, events of a camera at least five hours.
+    Positives and boxes come in the published proportions. Frames of an event are at most 600 s
+    apart, events of a camera at least five hours. A camera with few images has shorter events.
     """
     frames: list[Frame] = []
     per_camera = np.diff(np.linspace(0, images_n, cameras_n + 1).round().astype(int))
     seen_n = empty_n = smoky_n = extra_n = event_n = 0
-    for camera_n, left in enumerate(per_camera):
+    for camera_n, left in enumerate(per_camera.tolist()):
         name = f"{PLACES[camera_n % len(PLACES)]}-{(47 * camera_n + 13) % 360:03d}"
-        partner = f"twin-{camera_n % 3:02d}"
+        longest = min(40, max(5, left // 2))
         day = datetime(2024, 1, 8) + timedelta(days=int(rng.integers(300)))
         while left > 0:
-            length = int(left) if left < 12 else int(min(rng.integers(5, 13), left - 5))
+            length = left if left < 10 else int(rng.integers(5, min(longest, left - 5) + 1))
             seen_n, left = seen_n + length, left - length
             onset = max(0, round(seen_n * (1 - POSITIVE_FRAC)) - empty_n)
             empty_n, smoky_n = empty_n + onset, smoky_n + length - onset
@@ -123,27 +104,61 @@ def watch(rng, images_n: int, cameras_n: int) -> list[Frame]:
             day += timedelta(days=1)
             date = day + timedelta(hours=8, seconds=int(rng.integers(0, 36_000)))
             for i in range(length):
-                growth = min(1.0, 0.5 + 0.1 * (i - onset)) if i >= onset else 0.0
+                growth = 0.4 + 0.6 * (i - onset) / max(1, length - onset - 1) if i >= onset else 0.0
+                partner = f"twin-{camera_n % 3:02d}"
                 frames.append(Frame(partner, name, camera_n, event_n, date, growth, 1 + bool(second)))
-                date += timedelta(seconds=int(rng.choice([30, 2, 240], p=[0.9, 0.06, 0.04])))
+                date += timedelta(seconds=_gap_s(rng))
             event_n += 1
     return frames
 
 
+def _gap_s(rng) -> int:
+    """Seconds to the next frame: 30, seldom 1-3, rarely a pause of up to 600."""
+    chance = rng.random()
+    return 30 if chance < 0.92 else int(rng.integers(1, 4) if chance < 0.975 else rng.integers(31, 601))
+
+
 @lru_cache(maxsize=2)
-def _view(seed: int, camera_n: int, size: tuple[int, int]) -> scenes.Landscape:
-    return scenes.landscape(np.random.default_rng([seed, 2, camera_n]), *size, cloudy_frac=0)
+def _view(seed: int, camera_n: int, size: tuple[int, int], area_frac: float) -> scenes.Landscape:
+    rng = np.random.default_rng([seed, 2, camera_n])
+    return _furnished(rng, size, MOODS[int(rng.integers(len(MOODS)))], area_frac)
 
 
 def shoot(frame: Frame, seed: int, frame_n: int, size: tuple[int, int], area_frac: float):
-    """JPEG bytes and boxes of one frame: the camera's landscape, the event's clouds and plumes."""
-    view = _view(seed, frame.camera_n, size)
+    """JPEG bytes and boxes of one frame: the camera's landscape, the event's light and plumes."""
+    view = _view(seed, frame.camera_n, size, area_frac)
     event = np.random.default_rng([seed, 3, frame.event_n])
-    land = view._replace(picture=view.picture * np.float32(event.uniform(0.85, 1.1)))
-    if event.random() < 0.5:
-        scenes.add_clouds(land.picture, event, land.horizon_px, land.light)
-    plumes = _place(event, land, ["smoke"] * frame.plumes_n, area_frac * GROWN)
-    wind, rng = event.uniform(-1, 1), np.random.default_rng([seed, 4, frame_n])
-    boxes = _paint(land, rng, plumes if frame.growth else [], wind, frame.growth)
+    picture = _lit(view.picture, event.uniform(0.88, 1.08))
+    wind, seconds = event.uniform(-1, 1), frame.date.hour * 3600 + frame.date.minute * 60 + frame.date.second
+    if frame.growth:
+        things = placing.place(view, (seed, 9, frame.event_n), ["smoke"] * frame.plumes_n, area_frac * GROWN)
+    boxes = placing.paint(picture, view, things, wind, frame.growth, seconds / 15) if frame.growth else []
     caption = f"{frame.camera} {frame.date:%Y-%m-%d %H:%M:%S}"
-    return scenes.jpeg(land.picture, rng, caption), boxes
+    return develop(picture, np.random.default_rng([seed, 4, frame_n]), caption), boxes
+
+
+@lru_cache(maxsize=4)
+def _grain(swing: int) -> np.ndarray:
+    """Grain of a sensor within +-swing, uint8 (256, 3 x 2560), modulo 256: to be added to a picture."""
+    rng = np.random.default_rng(swing)
+    shape = (256, 2560, 1)
+    grey = rng.integers(0, swing + 1, shape) + rng.integers(0, swing + 1, shape) - swing
+    grain = grey + rng.integers(-1, 2, (256, 2560, 3))
+    return grain.astype(np.uint8).reshape(256, -1)
+
+
+def develop(picture: np.ndarray, rng, caption: str = "") -> bytes:
+    """JPEG bytes of a picture, which is changed: grain, quality 75-95, a caption at the top if given."""
+    rows = picture.reshape(picture.shape[0], -1)
+    quality = int(rng.integers(75, 96))
+    grain = _grain(int(rng.integers(2, (105 - quality) // 5 + 1)))
+    for top in range(0, len(rows), 256):
+        band, shift = rows[top : top + 256], 3 * int(rng.integers(0, 2560 - picture.shape[1] + 1))
+        band += grain[: len(band), shift : shift + rows.shape[1]]
+    image = Image.fromarray(picture)
+    if caption:
+        draw = ImageDraw.Draw(image)
+        draw.text((6, 4), caption, fill=(235, 235, 235), font=ImageFont.load_default_imagefont())
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, comment=PROVENANCE)
+    return buffer.getvalue()

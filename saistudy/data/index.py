@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from saistudy.data import boxes
-from saistudy.data.photographs import cluster as cluster
-from saistudy.data.photographs import describe as describe
+from saistudy.data.photographs import FORMATS, Damaged, Photograph
 from saistudy.paths import Refusal
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ["image", "split", "group", "event", "width", "height", "sha256", "phash", "boxes"]
 NOTES = ["image", "split", "reason", "line", "text"]
-KEPT = boxes.DROPPED | {"repeated-name", "undated"}  # notes on an image that stays
+ODDITIES = {"exif-rotated", "grey", "cmyk", "16-bit", "misnamed", "no-end-marker"}  # of photographs
+# Notes on an image that stays, or on what is no image.
+KEPT = boxes.KEPT | ODDITIES
+KEPT |= {"repeated-name", "undated", "listed-twice", "orphan-label", "category", "no-label-file"}
+FORBIDDEN = set('/\\:*?"<>|')  # in a file name, on one system or another
+PROGRESS_S = 10  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Dataset:
     """An indexed data set.
 
     rows: one row an image, sorted by image; COLUMNS (boxes: label arrays (N, 5), sizes in px).
-    quarantine: NOTES; images that were refused, and lines dropped from images that were kept.
+    quarantine: NOTES; images that were refused, lines dropped from images that were kept, and oddities.
+    images_n: images that came in: those in rows and those refused.
     read: the bytes of an image as published. storage: image names in the order in which reading is
     cheap (empty: any order).
     """
@@ -35,6 +41,7 @@ class Dataset:
     name: str
     rows: pd.DataFrame
     quarantine: pd.DataFrame
+    images_n: int
     names: dict[int, str]
     provenance: str
     read: Callable[[str], bytes]
@@ -44,18 +51,29 @@ class Dataset:
 def safe(image: str) -> bool:
     """Whether a published image name can be a file name inside one folder, on any file system."""
     stem, dot, suffix = image.rpartition(".")
-    plain = image.isprintable() and not set(image) & set('/\\:*?"<>|') and not image.startswith(".")
-    return bool(stem and plain and suffix.lower() in {"jpg", "jpeg", "png"} and len(image.encode()) <= 200)
+    plain = image.isprintable() and not set(image) & FORBIDDEN and not image.startswith(".")
+    known = suffix.lower() in set().union(*FORMATS.values())
+    return bool(stem and plain and known and len(image.encode()) <= 200)
 
 
-def free(image: str, taken: Collection[str]) -> str:
-    """The image name, or the first of _2, _3 before its suffix that is not taken."""
+def shown(image: str) -> str:
+    """An unsafe image name as it can be written: with a "?", which no safe name holds."""
+    plain = "".join("?" if not c.isprintable() or c in FORBIDDEN else c for c in image[: boxes.TEXT_N])
+    return plain if "?" in plain else f"?{plain}"
+
+
+def free(image: str, taken: set[str]) -> str:
+    """The image name, or the first of _2, _3 before its suffix whose stem is free; `taken` learns it.
+
+    Stems count, in any case: two images of one stem would share a label file.
+    """
     stem, dot, suffix = image.rpartition(".")
-    number, name = 1, image
-    while name in taken:
+    number, name = 1, stem
+    while name.casefold() in taken:
         number += 1
-        name = f"{stem}_{number}{dot}{suffix}"
-    return name
+        name = f"{stem}_{number}"
+    taken.add(name.casefold())
+    return f"{name}{dot}{suffix}"
 
 
 def provenance(*folders: Path) -> str:
@@ -65,24 +83,23 @@ def provenance(*folders: Path) -> str:
 
 
 def examine(
-    image: str, split: str, get: Callable[[], bytes], text: str | None, classes: Collection[int]
+    image: str, split: str, photo: Photograph | Damaged, text: str | None, classes: Collection[int]
 ) -> tuple[dict | None, list[dict]]:
-    """Index row (None if the image is refused) and notes, from an image's bytes and label text.
+    """Index row (None if the image is refused) and notes, from a photograph and its label text.
 
     A label file with a refused line refuses the image, because Ultralytics would ignore all of it;
     zero-area and duplicate lines alone are dropped and noted. No label file (None) refuses too.
     """
-    try:
-        width, height, sha256, phash = describe(get())
-    except (Refusal, OSError, ValueError, RuntimeError) as error:
-        return None, [note(image, split, "unreadable", text=str(error))]
+    if isinstance(photo, Damaged):
+        return None, [note(image, split, photo.reason, text=str(photo))]
+    notes = [note(image, split, oddity) for oddity in photo.oddities]
     if text is None:
-        return None, [note(image, split, "missing-label")]
-    array, findings = boxes.parse(text, classes, (width, height))
-    notes = [note(image, split, found.reason, found.line, found.text) for found in findings]
-    if any(found.reason not in boxes.DROPPED for found in findings):
+        return None, [*notes, note(image, split, "missing-label")]
+    array, findings = boxes.parse(text, classes, (photo.width, photo.height))
+    notes += [note(image, split, found.reason, found.line, found.text) for found in findings]
+    if any(found.reason not in boxes.KEPT for found in findings):
         return None, notes
-    row = (image, split, "", "", width, height, sha256, phash, array)
+    row = (image, split, "", "", photo.width, photo.height, photo.sha256, photo.phash, array)
     return dict(zip(COLUMNS, row, strict=True)), notes
 
 
@@ -102,14 +119,20 @@ def refused(quarantine: pd.DataFrame) -> pd.DataFrame:
 
 def assemble(
     examined: Iterable[tuple[dict | None, list[dict]]],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows sorted by image, and the quarantine, of what `examine` gave.
+    besides: Iterable[dict] = (),
+    splits: Collection[str] = SPLITS,
+) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Rows sorted by image, the quarantine, and how many images came in.
+
+    `examined` is what `examine` gave, once for each image that came in; `besides` are notes on what is no
+    image of its own. Images in = rows + refused images, or it raises.
 
     Raises:
-        Refusal: a split has no image left, or more than half of its images were refused.
+        Refusal: one of `splits` has no image left, or more than half of its images were refused.
     """
-    rows, notes = [], []
+    rows, notes, images_n = [], list(besides), 0
     for row, found in examined:
+        images_n += 1
         notes += found
         if row is not None:
             rows.append(row)
@@ -117,9 +140,25 @@ def assemble(
     frame = frame.astype({"width": "int64", "height": "int64", "phash": "uint64"})
     quarantine = pd.DataFrame(notes, columns=NOTES).astype({"line": "int64"})
     bad = refused(quarantine)
-    for split in SPLITS:
+    if images_n != len(frame) + len(bad):
+        raise RuntimeError(
+            f"{images_n} images in, {len(frame)} kept and {len(bad)} refused: a reader lost some"
+        )
+    for split in splits:
         _require_half(split, int((frame["split"] == split).sum()), bad[bad["split"] == split])
-    return frame, quarantine
+    return frame, quarantine, images_n
+
+
+def progress(items: Iterable, total_n: int, what: str) -> Iterator:
+    """The items, with a line now and then that says how many are done and how long the rest will take."""
+    started = said = time.monotonic()
+    for done_n, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - said >= PROGRESS_S and done_n < total_n:
+            said, rate = now, done_n / (now - started)
+            left_s = (total_n - done_n) / rate
+            print(f"{what}: {done_n:_} of {total_n:_}, {rate:.0f} a second, {left_s:.0f} s left", flush=True)
 
 
 def _require_half(split: str, kept_n: int, bad: pd.DataFrame) -> None:
@@ -147,11 +186,12 @@ def fingerprint(rows: pd.DataFrame) -> str:
 
 
 def save(rows: pd.DataFrame, path: Path) -> None:
-    """Write index rows as parquet, whole or not at all; boxes become list<list<double>>."""
+    """Write index rows and fingerprint as parquet, whole or not at all; boxes become list<list<double>>."""
     table = rows.assign(boxes=[array.tolist() for array in rows["boxes"]])
     types = {"width": pa.int64(), "height": pa.int64(), "phash": pa.uint64()}
     types["boxes"] = pa.list_(pa.list_(pa.float64()))
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+    fields = [(name, types.get(name, pa.string())) for name in COLUMNS]
+    schema = pa.schema(fields, {"fingerprint": fingerprint(rows)})
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     pq.write_table(pa.Table.from_pandas(table[COLUMNS], schema, preserve_index=False), part)
     os.replace(part, path)
@@ -161,12 +201,20 @@ def load(path: Path) -> pd.DataFrame:
     """Index rows as saved, bit for bit.
 
     Raises:
-        Refusal: the file is missing or is no index.
+        Refusal: the file is missing or is no index, or its rows do not give the fingerprint saved with them.
     """
     try:
-        rows = pq.read_table(path, columns=COLUMNS).to_pandas()
+        table = pq.read_table(path, columns=COLUMNS)
+        rows = table.to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise Refusal(f"{path} is not a readable index ({error}): build the tree again.") from error
     cells = ([*map(list, cell)] for cell in rows["boxes"])
     arrays = [np.array(cell, dtype=np.float64).reshape(-1, 5) for cell in cells]
-    return rows.assign(boxes=pd.Series(arrays, index=rows.index, dtype=object))
+    rows = rows.assign(boxes=pd.Series(arrays, index=rows.index, dtype=object))
+    saved = (table.schema.metadata or {}).get(b"fingerprint", b"").decode()
+    if saved != (found := fingerprint(rows)):
+        raise Refusal(
+            f"{path} holds rows of fingerprint {found[:12]} where {saved[:12] or 'none'} was saved with it:"
+            " it was changed or cut, so build the tree again."
+        )
+    return rows

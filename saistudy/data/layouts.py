@@ -1,12 +1,15 @@
-"""The two published layouts, written: label lines, COCO files, parquet shards, data set card."""
+"""The two published formats, written: label lines, COCO files, parquet shards, data set card."""
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 COLUMNS = ("annotations", "image_name", "partner", "camera", "date")
+GROUP_N = 100  # rows of a row group: what Hugging Face `datasets` writes for images
 DATA_YAML = (
     "# data.yaml\ntrain: pyro-sdis/images/train  # Path to training images\n"
     "val: pyro-sdis/images/val      # Path to validation images\n\n"
@@ -14,6 +17,7 @@ DATA_YAML = (
 )
 CARD = """---
 license: apache-2.0
+provenance: synthetic
 dataset_info:
   features:
 {features}
@@ -46,42 +50,51 @@ def yolo(boxes: list[tuple], size: tuple[int, int], classes: dict[str, int]) -> 
     return "\n".join(lines)
 
 
-def coco(stems: list[str], done: dict[str, tuple]) -> dict:
+def coco(said: dict[str, tuple[list[tuple], tuple[int, int]]]) -> dict:
+    """COCO content of images in the given order: name -> boxes in px, (width, height). Ids count from 0."""
     images, annotations = [], []
-    for i, stem in enumerate(stems):
-        _, boxes, (width, height) = done[stem]
-        images.append({"id": i, "file_name": f"{stem}.jpg", "width": width, "height": height})
+    for i, (image, (boxes, (width, height))) in enumerate(said.items()):
+        images.append({"id": i, "file_name": image, "width": width, "height": height})
         for kind, x1, y1, x2, y2 in boxes:
             box = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
             entry = {"id": len(annotations), "image_id": i, "category_id": int(kind == "smoke")}
             annotations.append(entry | {"iscrowd": 0, "bbox": box, "area": box[2] * box[3]})
     categories = [{"id": 0, "name": "fire"}, {"id": 1, "name": "smoke"}]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return {"info": {"provenance": "synthetic"}} | content
 
 
-def shard(path: Path, rows: list[list]) -> None:
-    """One parquet file as Hugging Face writes it: image bytes and path, then the text columns."""
+def shard(path: Path, rows: Iterator[tuple]) -> None:
+    """Write one parquet file as Hugging Face does: image bytes and path, then the text columns.
+
+    A row is (bytes, *COLUMNS); a row group is written as soon as it is full, so memory stays flat.
+    """
+    schema = _schema()
+    with pq.ParquetWriter(path, schema) as writer:
+        while group := list(islice(rows, GROUP_N)):
+            columns = list(zip(*group, strict=True))
+            images = [{"bytes": row[0], "path": row[2]} for row in group]
+            arrays = zip([images, *columns[1:]], schema, strict=True)
+            table = pa.Table.from_arrays([pa.array(c, field.type) for c, field in arrays], schema=schema)
+            writer.write_table(table, GROUP_N)
+
+
+def _schema() -> pa.Schema:
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.schema([("image", image), *((name, pa.string()) for name in COLUMNS)])
     features = {"image": {"_type": "Image"}}
     features |= {name: {"dtype": "string", "_type": "Value"} for name in COLUMNS}
-    schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    columns = list(zip(*rows, strict=True))
-    images = [{"bytes": row[0], "path": row[2]} for row in rows]
-    table = pa.Table.from_arrays(
-        [pa.array(c, field.type) for c, field in zip([images, *columns[1:]], schema, strict=True)],
-        schema=schema,
-    )
-    pq.write_table(table, path, row_group_size=16)
+    told = json.dumps({"info": {"features": features}})
+    return schema.with_metadata({"huggingface": told, "provenance": "synthetic"})
 
 
-def card(rows: dict[str, list[list]]) -> str:
+def card(told: dict[str, tuple[int, int]]) -> str:
+    """README.md of the data set; `told` is split -> (bytes, rows)."""
     features = ["  - name: image\n    dtype: image"]
     features += [f"  - name: {name}\n    dtype: string" for name in COLUMNS]
-    splits, total = [], 0
-    for split, members in rows.items():
-        size = sum(len(row[0]) + sum(len(text) for text in row[1:]) for row in members)
-        total += size
-        splits.append(f"  - name: {split}\n    num_bytes: {size}\n    num_examples: {len(members)}")
-    text = {"features": "\n".join(features), "splits": "\n".join(splits), "size_bytes": total}
-    return CARD.format(**text)
+    splits = [
+        f"  - name: {split}\n    num_bytes: {size}\n    num_examples: {n}"
+        for split, (size, n) in told.items()
+    ]
+    text = {"features": "\n".join(features), "splits": "\n".join(splits)}
+    return CARD.format(**text, size_bytes=sum(size for size, _ in told.values()))

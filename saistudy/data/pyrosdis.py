@@ -1,107 +1,68 @@
 """PyroSDIS as Pyronear publishes it: parquet shards with the JPEG, its boxes, camera and date."""
 
 import hashlib
-import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from saistudy.data import index
+from saistudy.data import index, shards, split
+from saistudy.data.known import Known
+from saistudy.data.photographs import Damaged, Photograph
 from saistudy.paths import Refusal
 
 NAME = "pyro-sdis"
 NAMES = {0: "smoke"}
-PUBLISHED = {"train": 29_537, "val": 4_099}  # images of the two published splits
 CLASS = 1  # every published box carries class id 1, although data.yaml says nc: 1
 GAP_S = 600  # a longer pause between two frames of a camera starts a new event (Pyronear's grouping)
-COLUMNS = ["image", "annotations", "image_name", "partner", "camera", "date"]
-BATCH_N = 64  # images decoded at a time: 33,636 of 100 KB are not held in memory at once
 HELD_FRAC = 0.1  # share of the images that a cut by cameras must reach
+SPLITS = {"train": "train", "test": "val"}  # our split: the published one
+# Hugging Face data set pyronear/pyro-sdis, revision a1e553ec4d806f71fc6db744cc22bc3469487382: images of the
+# published splits and totals as on its card and in its shards, whose SHA-256 follow.
+PUBLISHED = {"train": 29_537, "val": 4_099}
+TOTALS = {"images with boxes": 28_103, "boxes": 32_109}
+SHA256 = {
+    "train-00000-of-00006.parquet": "7cebaeff1d94d23513a59a5652ce04303d02297dd6126dbf9d4ea0d37d7eabae",
+    "train-00001-of-00006.parquet": "feb69d99b41e42cf9d73582ef2ff4237c7bbf5ad3f733a5ca0418e00795bd5b5",
+    "train-00002-of-00006.parquet": "79ac3a22306cdafad474b4f56288b254d400e30ef1b2ed7d1e961cefd32e6858",
+    "train-00003-of-00006.parquet": "ce112887c5eb1a44fe4e5bae6843714a9574c89fa5d5215580b1e2ed4b64822e",
+    "train-00004-of-00006.parquet": "1352d4d6b2443019fac83967b463bd0daab9030987363f26bae4ba8691653884",
+    "train-00005-of-00006.parquet": "05c000f07253dd60858a629119a5a2d94c8f8427b54f6f2fd503bbe06f933065",
+    "val-00000-of-00001.parquet": "d3929f81f755625e35c8b18f27f95cff8726bc279cedaf1c3d048b0fd35d6c57",
+}
 
 
-class _Shards:
-    """Calling it with an image name gives its bytes; the last row group stays in memory."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, tuple[Path, int, int]] = {}
-        self._held: tuple[tuple[Path, int] | None, pa.ChunkedArray | None] = (None, None)
-
-    def __call__(self, image: str) -> bytes:
-        path, group, row = self.places[image]
-        held, column = self._held
-        if held != (path, group):
-            column = pq.ParquetFile(path).read_row_group(group, columns=["image.bytes"])["image"]
-            self._held = ((path, group), column)
-        return column[row]["bytes"].as_py()
-
-
-def read(source: Path) -> index.Dataset:
+def read(source: Path, known: Known | None = None) -> index.Dataset:
     """The index of PyroSDIS in a folder: the repository, its `data/`, or its parent; streamed.
 
     Class id 1 becomes 0. Group = partner_camera; event = group and a number, a new one after more
     than 600 s without a frame (frames without a readable date form one event). The published val
     becomes test, and whole cameras are cut from train for val (by the sha256 of their names
     until 10 % of the images are reached), so that val never chooses on test. A name that
-    returns gets _2, _3 before its suffix.
+    returns gets _2, _3 before its suffix; an unsafe one refuses its image. Pixels of a row group whose
+    images `known` has all seen in the unchanged shard are not read.
 
     Raises:
-        Refusal: no shards there, one missing or unreadable, columns missing, an unsafe name, fewer
-            than two cameras in train, or more than half of a split refused.
+        Refusal: no shards there, one missing or unreadable, columns missing, fewer than two cameras in
+            train, or more than half of a split refused.
     """
-    source = Path(source)
-    folder = _folder(source)
-    shards = _Shards()
-    examined, seen = [], {}
-    with ThreadPoolExecutor() as pool:
-        for batch in _batches(folder, shards, seen):
-            examined += pool.map(lambda item: _examine(*item), batch)
-    rows, quarantine = _split(examined, seen)
+    source, known = Path(source), known or Known()
+    folder = shards.find(source, NAME)
+    paths = [(path, ours) for ours, theirs in SPLITS.items() for path in shards.listed(folder, theirs)]
+    images_n = sum(shards.rows_n(path) for path, _ in paths)
+    stream = ((row, ours, photo) for path, ours in paths for row, photo in shards.photographs(path, known))
+    reader, frames, examined, taken = shards.Reader(), [], [], set()
+    for row, ours, photo in index.progress(stream, images_n, "images of PyroSDIS examined"):
+        examined.append(_examined(row, ours, photo, taken, reader))
+        frames.append((f"{row.partner}_{row.camera}", _time(row.date)))
+        known.keep(often=True)
+    known.keep()
+    _group(examined, frames)
+    rows, quarantine, images_n = index.assemble(examined)
     provenance = index.provenance(source, source.parent, folder.parent, folder.parent.parent)
-    storage = tuple(image for image in shards.places if image in set(rows["image"]))
-    return index.Dataset(NAME, rows, quarantine, NAMES, provenance, shards, storage)
-
-
-def disjoint(dataset: index.Dataset) -> index.Dataset:
-    """The same images under the name "pyro-sdis-disjoint", split 80/10/10 by whole cameras.
-
-    The published val shows the cameras of train. Here cameras in the order of the sha256 of their
-    names fill test, then val, until each holds 10 % of the images; the rest is train.
-
-    Raises:
-        Refusal: fewer than three cameras.
-    """
-    rows = dataset.rows.copy()
-    images_n = rows["group"].value_counts().to_dict()
-    test = cut(images_n, HELD_FRAC * len(rows), left_n=2)
-    rest = {camera: n for camera, n in images_n.items() if camera not in test}
-    val = cut(rest, HELD_FRAC * len(rows), left_n=1)
-    rows["split"] = ["test" if c in test else "val" if c in val else "train" for c in rows["group"]]
-    return replace(dataset, name=f"{NAME}-disjoint", rows=rows)
-
-
-def cut(images_n: dict[str, int], target_n: float, left_n: int = 1) -> set[str]:
-    """Cameras, in the order of the sha256 of their names, that reach `target_n` images together.
-
-    At least one is taken and at least `left_n` stay.
-
-    Raises:
-        Refusal: there are not more than `left_n` cameras.
-    """
-    if len(images_n) <= left_n:
-        raise Refusal(
-            f"PyroSDIS: {len(images_n)} cameras ({', '.join(sorted(images_n))}) were found where"
-            f" {left_n + 1} were expected, so no split by whole cameras exists; add shards."
-        )
-    order = sorted(images_n, key=lambda camera: hashlib.sha256(camera.encode()).hexdigest())
-    taken: set[str] = set()
-    while not taken or (sum(images_n[c] for c in taken) < target_n and len(order) - len(taken) > left_n):
-        taken.add(order[len(taken)])
-    return taken
+    kept = set(rows["image"])
+    storage = tuple(image for image in reader.places if image in kept)
+    return index.Dataset(NAME, rows, quarantine, images_n, NAMES, provenance, reader, storage)
 
 
 def events(frames: pd.DataFrame) -> pd.Series:
@@ -113,84 +74,97 @@ def events(frames: pd.DataFrame) -> pd.Series:
     return name.where(ordered["time"].notna(), ordered["group"] + "-undated").reindex(frames.index)
 
 
-def _folder(source: Path) -> Path:
-    for folder in (source, source / "data", source / NAME / "data"):
-        if any(folder.glob("train-*.parquet")):
-            return folder
-    raise Refusal(
-        f"{source} holds no PyroSDIS: looked for train-*.parquet in it, data/ and {NAME}/data/;"
-        " name the folder of the downloaded repository."
-    )
+def claims(dataset: index.Dataset) -> bool:
+    """Whether it claims to be the published set: at least as many images came in."""
+    return dataset.name == NAME and dataset.images_n >= sum(PUBLISHED.values())
 
 
-def _listed(folder: Path, split: str) -> list[Path]:
-    """The shards of a published split, all of the number that their names promise."""
-    paths = sorted(folder.glob(f"{split}-*.parquet"))
-    numbers = [re.fullmatch(rf"{split}-(\d+)-of-(\d+)\.parquet", path.name) for path in paths]
-    expected_n = int(numbers[0][2]) if numbers and numbers[0] else 1
-    if len(paths) != expected_n:
+def published(dataset: index.Dataset, source: Path) -> list[tuple[str, str, int, str]]:
+    """What, where, n and "agrees ..." or "differs ...": counts of images and boxes, SHA-256 of the shards.
+
+    Boxes are lines of the published label texts, whatever became of them in the index.
+    """
+    folder = shards.find(Path(source), NAME)
+    texts = {name: _annotations(folder, name) for name in PUBLISHED}
+    lines_n = [sum(map(bool, map(str.strip, text.split("\n")))) for told in texts.values() for text in told]
+    totals = dict(zip(TOTALS, (sum(map(bool, lines_n)), sum(lines_n)), strict=True))
+    rows = [_count(name, len(texts[name]), n) for name, n in PUBLISHED.items()]
+    rows += [_count(what, totals[what], n) for what, n in TOTALS.items()]
+    rows.append(_count("images that came in", dataset.images_n, sum(PUBLISHED.values())))
+    names = index.progress(SHA256.items(), len(SHA256), "shards of PyroSDIS hashed")
+    return rows + [_hashed(folder / name, sha256) for name, sha256 in names]
+
+
+def assert_published(source: Path, dataset: index.Dataset) -> None:
+    """Do nothing where a download is the published data set.
+
+    Raises:
+        Refusal: its counts or the checksums of its shards are not the published ones.
+    """
+    found = published(dataset, source)
+    told = [f"{what} {where}: {n:_} {effect}" for what, where, n, effect in found if "differs" in effect]
+    if told:
         raise Refusal(
-            f"{folder} holds {len(paths)} {split} shards where {expected_n} were expected;"
-            " download the missing ones."
+            f"{source} is not PyroSDIS as published ({'; '.join(told)}): download pyronear/pyro-sdis at"
+            " revision a1e553ec again, or run any other set with PROFILE=mini."
         )
-    return paths
 
 
-def _batches(folder: Path, shards: _Shards, seen: dict) -> Iterator[list[tuple]]:
-    """Lists of (image, split, bytes, label text, notes); `shards` and `seen` learn each image."""
-    for split, published in (("train", "train"), ("test", "val")):
-        for path in _listed(folder, published):
-            try:
-                content = pq.ParquetFile(path)
-                for group in range(content.num_row_groups):
-                    row = 0
-                    for batch in content.iter_batches(BATCH_N, [group], COLUMNS):
-                        cells = batch.to_pylist()
-                        numbered = [((path, group, row + k), cell) for k, cell in enumerate(cells)]
-                        yield [_item(cell, split, at, shards, seen) for at, cell in numbered]
-                        row += len(cells)
-            except (OSError, KeyError, pa.ArrowException) as error:
-                raise Refusal(
-                    f"{path} cannot be read ({error}); a parquet shard with the columns"
-                    f" {', '.join(COLUMNS)} was expected, download it again."
-                ) from error
+def _annotations(folder: Path, name: str) -> list[str]:
+    return [text or "" for path in shards.listed(folder, name) for text in shards.annotations(path)]
 
 
-def _item(cell: dict, split: str, place: tuple, shards: _Shards, seen: dict) -> tuple:
-    published = str(cell["image_name"])
-    if not index.safe(published):
-        raise Refusal(
-            f"{place[0].name} names an image {published!r}; a plain <name>.jpg was expected, since"
-            " names become files: rename it in the shard."
-        )
-    image, notes = index.free(published, shards.places), []
-    if image != published:
-        notes += [index.note(image, split, "repeated-name", text=published)]
-    time = pd.to_datetime(cell["date"], format="%Y-%m-%dT%H-%M-%S", errors="coerce")
-    if pd.isna(time):
-        notes += [index.note(image, split, "undated", text=str(cell["date"]))]
-    shards.places[image] = place
-    seen[image] = {"group": f"{cell['partner']}_{cell['camera']}", "time": time}
-    return image, split, (cell["image"] or {}).get("bytes"), cell["annotations"], notes
+def _count(where: str, seen_n: int, published_n: int) -> tuple[str, str, int, str]:
+    verdict = "agrees with" if seen_n == published_n else "differs from"
+    return "published count", where, seen_n, f"{verdict} the published {published_n:_}"
 
 
-def _examine(image: str, split: str, data: bytes, text: str | None, notes: list) -> tuple:
-    row, found = index.examine(image, split, lambda: data, text, {CLASS})
-    if row is not None:
-        row["boxes"][:, 0] = 0
-    return row, notes + found
+def _hashed(path: Path, sha256: str) -> tuple[str, str, int, str]:
+    if not path.is_file():
+        return "published checksum", path.name, 0, "differs: it is not there"
+    with open(path, "rb") as file:
+        seen = hashlib.file_digest(file, "sha256").hexdigest()
+    verdict = "agrees with" if seen == sha256 else "differs from"
+    return "published checksum", path.name, 1, f"{verdict} the published SHA-256 {sha256[:16]}"
 
 
-def _split(examined: list[tuple], seen: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows and quarantine with groups and events, val cut from train by whole cameras."""
-    frames = pd.DataFrame.from_dict(seen, orient="index")
-    event = events(frames.assign(time=pd.to_datetime(frames["time"]))).to_dict()
-    kept = [row for row, _ in examined if row is not None]
-    for row in kept:
-        row["group"], row["event"] = seen[row["image"]]["group"], event[row["image"]]
+def _time(date: str) -> datetime | None:
+    try:
+        return datetime.strptime(date, "%Y-%m-%dT%H-%M-%S")
+    except ValueError:
+        return None
+
+
+def _examined(
+    row: shards.Row, ours: str, photo: Photograph | Damaged | None, taken: set, reader: shards.Reader
+) -> tuple[dict | None, list[dict]]:
+    """What index.examine says, and about name and date; `taken` and `reader` learn the image's name."""
+    if photo is None:
+        image = index.free(index.shown(row.image_name), taken)
+        return None, [index.note(image, ours, "unsafe-name", text=row.place[0].name)]
+    image, notes = index.free(row.image_name, taken), []
+    reader.places[image] = row.place
+    if image != row.image_name:
+        notes.append(index.note(image, ours, "repeated-name", text=row.image_name))
+    if _time(row.date) is None:
+        notes.append(index.note(image, ours, "undated", text=row.date))
+    found, told = index.examine(image, ours, photo, row.annotations, {CLASS})
+    if found is not None:
+        found["boxes"][:, 0] = 0
+    return found, notes + told
+
+
+def _group(examined: list[tuple], frames: list[tuple]) -> None:
+    """Give the kept rows their groups and events, and cut val from train by whole cameras."""
+    table = pd.DataFrame(frames, columns=["group", "time"])
+    event = events(table.assign(time=pd.to_datetime(table["time"], errors="coerce")))
+    kept = []
+    for (row, _), group, name in zip(examined, table["group"], event, strict=True):
+        if row is not None:
+            row["group"], row["event"] = group, name
+            kept.append(row)
     train = pd.Series([row["group"] for row in kept if row["split"] == "train"], dtype=object)
-    val = cut(train.value_counts().to_dict(), HELD_FRAC * len(train)) if len(train) else set()
+    val = split.cut(train.value_counts().to_dict(), HELD_FRAC * len(train)) if len(train) else set()
     for row in kept:
         if row["split"] == "train" and row["group"] in val:
             row["split"] = "val"
-    return index.assemble(examined)

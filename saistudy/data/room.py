@@ -8,18 +8,23 @@ NO_LIMIT_BYTES = 2**60  # cgroup v1 writes "no limit" as a number just under 2**
 
 
 class Room(NamedTuple):
-    """Bytes free in a folder, the cgroup's memory limit (None: none), what may still be filled."""
+    """Bytes free in a folder, memory still allowed and its limit (None: none), what may be filled.
+
+    free_files_n: how many files the file system can still hold, None where it sets no number.
+    """
 
     free_bytes: int
+    free_memory_bytes: int
     memory_limit_bytes: int | None
     usable_bytes: int
+    free_files_n: int | None
 
 
 def room(folder: Path, root: Path = Path("/")) -> Room:
     """Room in a folder, which may not exist yet.
 
-    A tmpfs is memory: there `usable_bytes` is the least of what the file system has free, what the
-    cgroup still allows and what the kernel calls available. `root` is where /proc and /sys lie.
+    Free memory is the least of what the kernel calls available and what each cgroup still allows. A
+    tmpfs is memory: there `usable_bytes` is no more than that. `root` is where /proc and /sys lie.
     """
     while not folder.exists():
         folder = folder.parent
@@ -27,11 +32,10 @@ def room(folder: Path, root: Path = Path("/")) -> Room:
     free = stats.f_bavail * stats.f_frsize
     limits = memory_limits(root)
     limit = min((limit for limit, _ in limits), default=None)
-    bounds = [free]
-    if file_system(folder, root) in {"tmpfs", "ramfs"}:
-        bounds += [max(0, limit - used) for limit, used in limits]
-        bounds += [_field(root / "proc/meminfo", "MemAvailable:") * 1024]
-    return Room(free, limit, min(bounds))
+    available = _field(root / "proc/meminfo", "MemAvailable:") * 1024
+    memory = min([available, *(max(0, limit - used) for limit, used in limits)])
+    usable = min(free, memory) if file_system(folder, root) in {"tmpfs", "ramfs"} else free
+    return Room(free, memory, limit, usable, stats.f_favail if stats.f_files else None)
 
 
 def file_system(folder: Path, root: Path = Path("/")) -> str:

@@ -1,25 +1,22 @@
-"""A tree staged to memory (`/dev/shm`): planned, copied in parallel, counted only when whole.
+"""A folder staged to memory (`/dev/shm`) or anywhere: planned, copied in parallel, counted only when whole.
 
 A file stands under its own name only when it is complete, with its source's modification time; the
 manifest is written last. So a killed run is continued by running it again, and a source that has
 changed since (other size or time) is copied again.
 """
 
-import json
-import shutil
-from concurrent.futures import ThreadPoolExecutor
+import errno
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
-import yaml
-
-from saistudy.data import transfer
+from saistudy.data import manifest, mirror, origin, pace, transfer
 from saistudy.data.room import room
-from saistudy.paths import Refusal, write_json, write_text
+from saistudy.paths import Refusal
 
-MANIFEST, MARK = "manifest.json", ".staging.json"
-TOP = ("index.parquet", "quarantine.csv", "tree.json")
 PAGE_BYTES = 4096  # tmpfs gives memory in pages
-LEFT_BY_TRAINING = {".npy", ".cache"}  # Ultralytics' caches: not part of the tree, would skew speed
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def loader_bytes(batch: int, imgsz: int, workers: int, prefetch: int = 4) -> int:
@@ -34,162 +31,166 @@ def loader_bytes(batch: int, imgsz: int, workers: int, prefetch: int = 4) -> int
     return train + validation
 
 
-def plan(tree_folder: Path, target: Path, loader_bytes: int = 0, reserve_bytes: int = 0) -> dict:
-    """What staging would take and whether it fits; nothing is written.
+def plan(source: Path, target: Path, loader_bytes: int = 0, reserve_bytes: int = 0) -> dict:
+    """What staging a folder would take and whether it fits; nothing is written.
 
-    bytes and files_n of the tree; needed_bytes: what is not staged yet, in whole pages, with the
-    loaders' and the reserve; free_bytes of the file system; memory_limit_bytes of the control
-    group (None: none); usable_bytes; fits; sentence.
+    bytes and files_n of the source; missing_n of them are not staged yet; needed_bytes: those in
+    whole pages with the manifest, less what goes, with the loaders' (loader_bytes) and the reserve;
+    free_bytes and free_files_n of the file system; free_memory_bytes under the control group's
+    memory_limit_bytes (None: none); usable_bytes; seconds and threads_n from reading a sample; fits;
+    sentence.
 
     Raises:
-        Refusal: no finished tree, target inside the source or the other way round.
+        Refusal: see `data.origin.read`; a target that holds links or files that were not staged.
     """
-    sources = _sources(tree_folder, target)
-    there = room(target)
-    missing = [s for name, s in sources.items() if not transfer.same(s, target / name)]
-    pages = sum(-(-source.stat().st_size // PAGE_BYTES) * PAGE_BYTES for source in missing)
-    needed = pages + loader_bytes + reserve_bytes
-    fits = needed <= there.usable_bytes
-    sentence = (
-        f"{target} {'has' if fits else 'lacks'} room: {_gib(needed)} are needed ({_gib(pages)} for"
-        f" {len(missing)} of {len(sources)} files, {_gib(loader_bytes)} for the data loaders,"
-        f" {_gib(reserve_bytes)} reserve), {_gib(there.usable_bytes)} can be used"
-        f"{'.' if fits else ': free some, lower workers or batch, or train from disk.'}"
-    )
-    size = sum(source.stat().st_size for source in sources.values())
-    sizes = {"bytes": size, "files_n": len(sources), "needed_bytes": needed, **there._asdict()}
-    return sizes | {"fits": fits, "sentence": sentence}
+    origin.apart(source, target)
+    mirror.must_be_ours(target)
+    return _planned(manifest.state(source, target), target, loader_bytes, reserve_bytes)
 
 
 def stage(
-    tree_folder: Path,
+    source: Path,
     target: Path,
     loader_bytes: int = 0,
     reserve_bytes: int = 0,
-    threads_n: int = 8,
+    threads_n: int | None = None,
     wait_s: float = 600,
+    say: Callable[[str], None] = print,
 ) -> Path:
-    """`target`, holding the whole tree with a `data.yaml` that names it, and its manifest.
+    """`target`, holding what the source holds and nothing else, and its manifest.
 
-    Killed and run again it continues. Another process that stages there is waited for `wait_s`.
+    A data.yaml names the target. Killed and run again it continues. Another process that stages there
+    is waited for `wait_s`. `threads_n` is chosen by the plan unless given; `say` gets a line now and
+    then when it takes long.
 
     Raises:
-        Refusal: it does not fit (before the first byte), the place filled up (all is given back),
-            the target is inside the source or holds something else.
+        Refusal: as `plan`; it does not fit (before the first byte), the place filled up (all is given
+            back), a file cannot be read or written or changes meanwhile (what is there is kept).
     """
-    with transfer.owned(target, wait_s):
-        _must_be_ours(target)
-        sources = _sources(tree_folder, target)
-        changed = {name: s for name, s in sources.items() if not transfer.same(s, target / name)}
-        if not changed and _is_current(tree_folder, target, sources):
+    origin.apart(source, target)
+    with transfer.owned(target, wait_s, say):
+        mirror.must_be_ours(target)
+        state = manifest.state(source, target)
+        if state.current:
             return target
-        estimate = plan(tree_folder, target, loader_bytes, reserve_bytes)
-        if not estimate["fits"]:
-            raise Refusal(estimate["sentence"])
+        planned = _planned(state, target, loader_bytes, reserve_bytes)
+        if not planned["fits"]:
+            raise Refusal(planned["sentence"])
         try:
-            _fill(tree_folder, target, sources, threads_n)
-        except (OSError, Refusal) as error:
-            _remove(target)
-            reason = getattr(error, "strerror", None) or "the manifest could not be written"
-            raise Refusal(
-                f"{target} could not be filled ({reason}), all of it was given back:"
-                f" {_gib(estimate['needed_bytes'])} were needed,"
-                f" {_gib(room(target).usable_bytes)} can be used now."
-            ) from error
+            mirror.fill(state, target, threads_n or planned["threads_n"], say)
+        except OSError as error:
+            raise Refusal(_given_up(error, target, planned["needed_bytes"])) from error
     return target
 
 
 def staged(target: Path) -> bool:
-    """Whether a whole tree stands in `target`: manifest there, every file with its size."""
+    """Whether a whole folder stands in `target`: every file of its manifest as staged, and no other."""
     try:
-        files = json.loads((target / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all((target / name).stat().st_size == size for name, (size, _) in files.items())
-    except (OSError, ValueError):
+        listed = manifest.read(target)
+        return bool(listed) and manifest.whole(origin.held(target), listed)
+    except Refusal:
         return False
 
 
 def differing(target: Path) -> list[str]:
-    """Names of staged files whose bytes are no longer those of the manifest (reads everything)."""
-    files = json.loads((target / MANIFEST).read_text(encoding="utf-8"))["files"]
-    return [name for name, (_, digest) in files.items() if transfer.digest(target / name) != digest]
+    """Names of staged files whose bytes are not those of the manifest, missing ones too (reads everything).
+
+    Raises:
+        Refusal: there is no manifest to compare with.
+    """
+    listed, wrong = manifest.read(target), []
+    if not listed:
+        raise Refusal(f"{target} holds no sound {manifest.NAME}: stage it first.")
+
+    def worker(number: int) -> Callable[[str], None]:
+        memory = transfer.buffer()
+
+        def act(name: str) -> None:
+            with suppress(FileNotFoundError):
+                if transfer.digest(target / name, memory) == listed[name][1]:
+                    return
+            wrong.append(name)
+
+        return act
+
+    pace.drain(listed, worker, pace.cores_n())
+    return sorted(wrong)
 
 
 def release(target: Path, wait_s: float = 600) -> None:
     """Give the memory back: remove what was staged; nothing happens when nothing is there.
 
     Raises:
-        Refusal: the folder was not made by `stage`.
+        Refusal: the folder was not made by `stage`, or cannot be removed.
     """
-    if target.exists():
-        with transfer.owned(target, wait_s):
-            _must_be_ours(target)
-            _remove(target)
+    if not os.path.lexists(target):
+        return
+    with transfer.owned(target, wait_s):
+        mirror.must_be_ours(target)
+        try:
+            mirror.remove(target)
+        except OSError as error:
+            raise Refusal(
+                f"{error.filename} cannot be removed ({error.strerror}): mend that first."
+            ) from error
 
 
-def _must_be_ours(target: Path) -> None:
-    names = {path.name for path in target.iterdir()} if target.exists() else set()
-    if any(name[0] != "." for name in names) and not names & {MANIFEST, MARK}:
-        raise Refusal(f"{target} holds files that were not staged: name an empty folder.")
+def _planned(state: manifest.State, target: Path, loader_bytes: int, reserve_bytes: int) -> dict:
+    """What `plan` gives, from the state of the target."""
+    there, source = room(target), state.source
+    stamps, missing = source.stamps, state.missing
+    pages = _pages(size for size, _ in missing.values()) - _pages(size for size, _ in state.outdated.values())
+    if not state.current:
+        sure = {name: (one, "0" * 32) for name, one in stamps.items()}
+        pages += _pages([len(manifest.text(sure)), len(mirror.mark(source))])
+    needed = max(0, pages) + loader_bytes + reserve_bytes
+    sizes = {os.path.join(source.folder, n): size for n, (size, _) in missing.items() if n in source.copied}
+    threads_n, seconds = _pace(sizes)
+    added_n = len(missing) - len(state.outdated) + len({os.path.dirname(name) for name in missing}) + 3
+    fits_n = there.free_files_n is None or added_n <= there.free_files_n
+    known = {"bytes": sum(size for size, _ in stamps.values()), "files_n": len(stamps)}
+    known |= {"missing_n": len(missing), "needed_bytes": needed, "loader_bytes": loader_bytes}
+    known |= {"reserve_bytes": reserve_bytes, **there._asdict(), "threads_n": threads_n, "seconds": seconds}
+    known |= {"fits": needed <= there.usable_bytes and fits_n}
+    return known | {"sentence": _sentence(target, known, pages)}
+
+
+def _pace(sizes: dict[str, int]) -> pace.Pace:
+    try:
+        return pace.measured(sizes)
+    except OSError as error:
+        raise Refusal(f"{error.filename} cannot be read ({error.strerror}): mend that first.") from error
+
+
+def _sentence(target: Path, known: dict, pages: int) -> str:
+    files_n = "any number of" if known["free_files_n"] is None else known["free_files_n"]
+    advice = "free some, lower workers or batch, or train from disk"
+    return (
+        f"{target} {'has' if known['fits'] else 'lacks'} room: {_gib(known['needed_bytes'])} are needed"
+        f" ({_gib(max(0, pages))} for {known['missing_n']} of {known['files_n']} files,"
+        f" {_gib(known['loader_bytes'])} for the data loaders, {_gib(known['reserve_bytes'])} reserve),"
+        f" {_gib(known['usable_bytes'])} and {files_n} files can be added ({_gib(known['free_bytes'])} free"
+        f" there, {_gib(known['free_memory_bytes'])} of memory); about {known['seconds']:.1f} s with"
+        f" {known['threads_n']} thread(s){'.' if known['fits'] else f': {advice}.'}"
+    )
+
+
+def _pages(sizes: Iterable[int]) -> int:
+    """Bytes that files of these sizes fill, whole pages each."""
+    return sum(-(-size // PAGE_BYTES) for size in sizes) * PAGE_BYTES
 
 
 def _gib(n: int) -> str:
     return f"{n / 2**30:.2f} GiB" if n >= 2**27 else f"{n / 2**20:.2f} MiB"
 
 
-def _sources(tree_folder: Path, target: Path) -> dict[str, Path]:
-    """Files of a finished tree by name, `data.yaml` left out: it is written anew."""
-    inside, outside = tree_folder.resolve(), target.resolve()
-    if inside.is_relative_to(outside) or outside.is_relative_to(inside):
-        raise Refusal(f"{target} and the tree {tree_folder} overlap: name a target outside of it.")
-    if not ((tree_folder / "tree.json").is_file() and (tree_folder / "data.yaml").is_file()):
-        raise Refusal(f"{tree_folder} holds no finished tree (no tree.json and data.yaml): build it first.")
-    found = [tree_folder / name for name in TOP if (tree_folder / name).is_file()]
-    for folder in ("images", "labels"):
-        found += [p for p in (tree_folder / folder).rglob("*") if p.is_file()]
-    kept = [p for p in found if p.suffix not in LEFT_BY_TRAINING and not p.name.startswith(".")]
-    return {p.relative_to(tree_folder).as_posix(): p for p in sorted(kept)}
-
-
-def _is_current(tree_folder: Path, target: Path, sources: dict[str, Path]) -> bool:
-    if not staged(target):
-        return False
-    listed = set(json.loads((target / MANIFEST).read_text(encoding="utf-8"))["files"])
-    text = (target / "data.yaml").read_text(encoding="utf-8")
-    return listed == {*sources, "data.yaml"} and text == _described(tree_folder, target)
-
-
-def _described(tree_folder: Path, target: Path) -> str:
-    """The tree's data.yaml with `path` naming the target."""
-    known = yaml.safe_load((tree_folder / "data.yaml").read_text(encoding="utf-8"))
-    return yaml.safe_dump(known | {"path": str(target.resolve())}, sort_keys=False)
-
-
-def _fill(tree_folder: Path, target: Path, sources: dict[str, Path], threads_n: int) -> None:
-    """Bring the target to the state of the source: extra files out, others in, manifest last."""
-    (target / MANIFEST).unlink(missing_ok=True)
-    write_json(target / MARK, {"source": str(tree_folder.resolve())})
-    for path in [p for p in target.rglob("*") if p.is_file()]:
-        if path.relative_to(target).as_posix() not in {*sources, MARK}:
-            path.unlink()
-    for folder in {(target / name).parent for name in sources}:
-        folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(threads_n) as pool:
-        jobs = {name: pool.submit(transfer.copy, s, target / name) for name, s in sources.items()}
-        try:
-            files = {name: job.result() for name, job in jobs.items()}
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    write_text(target / "data.yaml", _described(tree_folder, target))
-    size = (target / "data.yaml").stat().st_size
-    files["data.yaml"] = (size, transfer.digest(target / "data.yaml"))
-    write_json(target / MANIFEST, {"hash": "blake2b-128", "files": files})
-
-
-def _remove(target: Path) -> None:
-    """Remove a staged folder: the manifest first, the mark that says whose it is last."""
-    target.mkdir(exist_ok=True)
-    (target / MANIFEST).unlink(missing_ok=True)
-    for path in [path for path in target.iterdir() if path.name != MARK]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.rmtree(target)
+def _given_up(error: OSError, target: Path, needed_bytes: int) -> str:
+    """Why a target could not be filled; one that is full is given back."""
+    why = f"{target} could not be filled ({error.strerror}"
+    if error.errno not in FULL:
+        return f"{why}: {error.filename or target}): mend that and run again; what is there is kept."
+    with suppress(OSError):
+        mirror.remove(target)
+    given = "part of it could not be given back" if target.exists() else "all of it was given back"
+    usable = _gib(room(target).usable_bytes)
+    return f"{why}), {given}: {_gib(needed_bytes)} were needed, {usable} can be used now."

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saistudy import params
-from saistudy.data import fasdd, index, pyrosdis, shm, tree, twin
+from saistudy.data import fasdd, pyrosdis, shm, split, tree, twin
+from saistudy.data.known import Known
 from saistudy.paths import PARAMS, Refusal, work, write_json
 
 VARIABLES = {"fasdd_cv": "SAISTUDY_FASDD", "pyro-sdis": "SAISTUDY_PYROSDIS"}
@@ -22,8 +23,13 @@ WANTED = {
     " a1e553ec4d806f71fc6db744cc22bc3469487382 (3_425_969_785 bytes in 7 parquet shards, SHA-256 of the first"
     " 7cebaeff1d94d23513a59a5652ce04303d02297dd6126dbf9d4ea0d37d7eabae)",
 }
-TREES = ("fasdd_cv", "fasdd_cv-positives-only", "pyro-sdis", "pyro-sdis-disjoint")
-STUDY_IMAGES_N = {"fasdd_cv": 95_314, "pyro-sdis": 33_636}  # FASDD file lists; data set card
+TREES = ("fasdd_cv", "fasdd_cv-positives-only", "fasdd_cv-disjoint", "pyro-sdis", "pyro-sdis-disjoint")
+READERS = {"fasdd_cv": fasdd, "pyro-sdis": pyrosdis}
+# Twins of few pixels with large boxes, which a detector learns in a few epochs; else the published sizes.
+SMALL = {
+    "fasdd_cv": {"long_px": 320, "area_frac": 0.03},
+    "pyro-sdis": {"size": (320, 180), "area_frac": 0.03},
+}
 
 
 def locate(profile: str, dataset: str) -> Path:
@@ -59,12 +65,22 @@ def _advice(profile: str, dataset: str) -> str:
 def _twin(profile: str, dataset: str) -> Path:
     """The profile's synthetic twin, written if absent or made with other parameters."""
     values = params.read("data", [PARAMS / profile / "data.yaml"], {})
-    folder = work(profile) / "twin"
+    folder = work(profile) / "twin" / dataset
+    style = {"faults": values["faults"]} | (SMALL[dataset] if values["twin_size"] == "small" else {})
     if dataset == "fasdd_cv":
-        return twin.write_fasdd(folder / dataset, values["fasdd_n"], values["twin_seed"])
+        return twin.write_fasdd(folder, values["fasdd_n"], values["twin_seed"], **style)
     return twin.write_pyrosdis(
-        folder / dataset, values["pyrosdis_n"], values["twin_seed"], values["cameras_n"]
+        folder, values["pyrosdis_n"], values["twin_seed"], values["cameras_n"], **style
     )
+
+
+def planted(profile: str, dataset: str) -> set[tuple] | None:
+    """Faults planted in a synthetic twin as (what, image, line); None for photographs."""
+    path = locate(profile, dataset).parent / "faults.json"
+    if not path.is_file():
+        return None
+    faults = json.loads(path.read_text(encoding="utf-8"))["faults"]
+    return {(fault["what"], fault["image"], fault["line"]) for fault in faults}
 
 
 def key(profile: str, dataset: str) -> str:
@@ -119,28 +135,26 @@ def _zipped(path: Path) -> list[tuple[str, int, int]]:
 
 
 def read(profile: str, dataset: str):
-    """The Dataset of a profile; `pyro-sdis-disjoint` is pyro-sdis re-split by whole cameras.
+    """The Dataset of a profile; `<name>-disjoint` is the same re-split by whole groups.
+
+    What was found out about a file is kept in the work folder, so an unchanged one is not read again.
 
     Raises:
-        Refusal: the profile is h200 and the images are not as many as were published.
+        Refusal: the profile is h200 and the data are not the published ones.
     """
     base = dataset.removesuffix("-disjoint")
-    source = locate(profile, base)
-    found = (fasdd if base == "fasdd_cv" else pyrosdis).read(source)
-    seen, wanted = len(found.rows) + len(index.refused(found.quarantine)), STUDY_IMAGES_N[base]
-    if profile == "h200" and seen != wanted:
-        raise Refusal(
-            f"{source} holds {seen:_} images, {base} has {wanted:_}: profile h200 is the study on the whole"
-            " published data set; run any other set with PROFILE=mini."
-        )
-    return pyrosdis.disjoint(found) if dataset != base else found
+    source, reader = locate(profile, base), READERS[base]
+    found = reader.read(source, Known(work(profile) / "known" / f"{base}.parquet"))
+    if profile == "h200":
+        reader.assert_published(source, found)
+    return split.disjoint(found) if dataset != base else found
 
 
 def build(profile: str, dataset: str, negatives: bool = True) -> tree.Tree:
     """The tree on disk, built once in the profile's work folder and again when its source changes.
 
     Args:
-        dataset: fasdd_cv, pyro-sdis or pyro-sdis-disjoint.
+        dataset: fasdd_cv or pyro-sdis, or either with -disjoint.
         negatives: False leaves images without boxes out.
     """
     folder = work(profile) / "trees" / _name(dataset, negatives)
@@ -171,6 +185,36 @@ def staging_target(profile: str, name: str) -> Path:
     """Where a tree is staged: below the `target` of the profile's setup-shm parameters."""
     values = params.read("setup-shm", [PARAMS / profile / "setup-shm.yaml"], {})
     return Path(os.environ.get("SAISTUDY_SHM", values["target"])) / "saistudy" / profile / name
+
+
+def to_stage(profile: str, action: str, source: Path | None, target: Path | None) -> dict[Path, Path]:
+    """What a `stage` command speaks of: target by source folder.
+
+    A given target stands alone (its source matters to plan and run); else the profile's trees: of plan those
+    that were built, of run the two that the study starts with, of the other actions any.
+
+    Raises:
+        Refusal: a plan before anything was built.
+    """
+    if target is not None:
+        return {source or target: target}
+    folders = {name: work(profile) / "trees" / name for name in TREES}
+    if action == "run":
+        folders = {name: build(profile, name).folder for name in READERS}
+    elif action == "plan":
+        folders = {name: folder for name, folder in folders.items() if (folder / tree.DONE).is_file()}
+        if not folders:
+            raise Refusal(
+                f"no tree of profile {profile} was built yet: run the data notebook or `stage run`."
+            )
+    return {folder: staging_target(profile, name) for name, folder in folders.items()}
+
+
+def beside(profile: str) -> tuple[int, int]:
+    """Bytes that the loaders will put beside staged images, and the reserve, by the setup-shm parameters."""
+    p = params.read("setup-shm", [PARAMS / profile / "setup-shm.yaml"], {})
+    loader_bytes = shm.loader_bytes(p["batch"], p["imgsz"], p["workers"], p["prefetch"])
+    return loader_bytes, int(p["reserve_gib"] * 2**30)
 
 
 def _built(folder: Path) -> str | None:

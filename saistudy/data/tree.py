@@ -4,18 +4,23 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from saistudy.data import boxes, index
-from saistudy.data.photographs import END
+from saistudy.data import index
+from saistudy.data.filling import fill, label, photo
 from saistudy.paths import Refusal, write_json, write_text
 
 DONE = "tree.json"  # written last: what lacks it is no tree
 BEGUN = "tree.begun"  # written first: the folder is ours to clean
+TABLES = ("index.parquet", "quarantine.csv")
+NEEDED = {"train", "val"}  # Ultralytics trains and chooses on these; a data set may have no test
+KINDS = ("images", "labels")
 
 
 @dataclass(frozen=True)
@@ -38,29 +43,31 @@ def build(dataset: index.Dataset, folder: Path, negatives: bool = True) -> Path:
     without end marker in place; such a copy gets the marker. An image without boxes has an empty
     label file, or with negatives=False is left out. Killed and called again it keeps each file
     whose sha256 is right; leftovers of another tree (label caches and .npy included) are removed.
+    A finished tree is known by the names and sizes of its files, no image is read again.
 
     Raises:
-        Refusal: a split would be empty, the folder holds something else, bytes no longer match the
-            index, or the disk is full.
+        Refusal: a split would be empty, the folder holds something else or cannot be filled, the
+            bytes are gone or no longer match the index, or a file was lost or added meanwhile.
     """
     folder = Path(folder).absolute()
     rows = _chosen(dataset.rows, negatives)
     stamp = _stamp(dataset, rows, negatives)
-    if _complete(folder, rows, stamp, dataset.names):
+    told = data_yaml(folder, dataset.names, stamp["images_n"])
+    if _complete(folder, stamp, told):
         return folder / "data.yaml"
     try:
         _begin(folder)
-        _clean(folder, rows)
-        _fill(folder, dataset, rows)
+        fill(folder, dataset, rows, present=_clean(folder, rows))
         index.save(rows, folder / "index.parquet")
         write_text(folder / "quarantine.csv", dataset.quarantine.to_csv(index=False))
-        write_text(folder / "data.yaml", data_yaml(folder, dataset.names))
+        write_text(folder / "data.yaml", told)
+        _require_all(folder, stamp)
     except OSError as error:
         raise Refusal(
             f"{folder} cannot be filled ({error.strerror}): give it space and write permission and"
             " run again; what is already there is kept."
         ) from error
-    write_json(folder / DONE, stamp)
+    write_json(folder / DONE, stamp | {"listing": _listing(folder)})
     (folder / BEGUN).unlink(missing_ok=True)
     return folder / "data.yaml"
 
@@ -82,25 +89,25 @@ def load(folder: Path) -> Tree:
     return Tree(folder, folder / "data.yaml", rows, *known, names)
 
 
-def data_yaml(folder: Path, names: dict[int, str]) -> str:
+def data_yaml(folder: Path, names: dict[int, str], splits: Iterable[str] = index.SPLITS) -> str:
     """Text of an Ultralytics data.yaml for a tree at an absolute folder."""
-    splits = {split: f"images/{split}" for split in index.SPLITS}
-    return yaml.safe_dump({"path": str(folder), **splits, "names": names}, sort_keys=False)
+    folders = {split: f"images/{split}" for split in splits}
+    return yaml.safe_dump({"path": str(folder), **folders, "names": names}, sort_keys=False)
 
 
 def _chosen(rows: pd.DataFrame, negatives: bool) -> pd.DataFrame:
     chosen = rows if negatives else rows[rows["boxes"].map(len) > 0].reset_index(drop=True)
-    empty = [split for split in index.SPLITS if not (chosen["split"] == split).any()]
+    empty = NEEDED.union(rows["split"]) - set(chosen["split"])
     if empty:
         raise Refusal(
-            f"{' and '.join(empty)} would hold no image (negatives={negatives}, {len(rows)} images"
+            f"{' and '.join(sorted(empty))} would hold no image (negatives={negatives}, {len(rows)} images"
             " in the index): every split needs one, so keep the negatives or index more images."
         )
     return chosen
 
 
 def _stamp(dataset: index.Dataset, rows: pd.DataFrame, negatives: bool) -> dict:
-    """What tree.json says. Images in = images in the tree + refused + (negatives left out)."""
+    """What tree.json says, but for its `listing`: images in = in the tree + refused + left out."""
     counts = {split: int((rows["split"] == split).sum()) for split in index.SPLITS}
     return {
         "name": dataset.name,
@@ -108,31 +115,38 @@ def _stamp(dataset: index.Dataset, rows: pd.DataFrame, negatives: bool) -> dict:
         "fingerprint": index.fingerprint(rows),
         "names": {str(key): value for key, value in dataset.names.items()},
         "negatives": negatives,
-        "images_n": counts,
+        "images_in_n": dataset.images_n,
+        "images_n": {split: n for split, n in counts.items() if n},
         "boxes_n": int(rows["boxes"].map(len).sum()),
         "refused_n": len(index.refused(dataset.quarantine)),
         "left_out_n": len(dataset.rows) - len(rows),
     }
 
 
-def _paths(folder: Path, row: object) -> tuple[Path, Path]:
-    """Image and label file of an index row."""
-    stem = row.image.rpartition(".")[0]
-    return folder / "images" / row.split / row.image, folder / "labels" / row.split / f"{stem}.txt"
+def _walk(folder: Path) -> Iterator[tuple[str, os.DirEntry]]:
+    """Path below the folder and entry of whatever lies in images/<split> and labels/<split>."""
+    for place in (f"{kind}/{split}" for kind in KINDS for split in index.SPLITS):
+        if (folder / place).is_dir():
+            with os.scandir(folder / place) as entries:
+                yield from ((f"{place}/{entry.name}", entry) for entry in entries)
 
 
-def _complete(folder: Path, rows: pd.DataFrame, stamp: dict, names: dict[int, str]) -> bool:
-    """Whether this very tree is finished there, with no image or label missing or added."""
+def _listing(folder: Path) -> str:
+    """Hex sha256 over path and size of each image, label and table."""
+    sizes = [(name, entry.stat(follow_symlinks=False).st_size) for name, entry in _walk(folder)]
+    sizes += [(name, (folder / name).stat().st_size) for name in TABLES]
+    return hashlib.sha256(repr(sorted(sizes)).encode()).hexdigest()
+
+
+def _complete(folder: Path, stamp: dict, told: str) -> bool:
+    """Whether this very tree is finished there, with no file missing, added or of another size."""
     try:
         known = json.loads((folder / DONE).read_text(encoding="utf-8"))
-        text = (folder / "data.yaml").read_text(encoding="utf-8")
-        if known != stamp or text != data_yaml(folder, names):
+        if (folder / "data.yaml").read_text(encoding="utf-8") != told:
             return False
+        return known == stamp | {"listing": _listing(folder)}
     except (OSError, ValueError):
         return False
-    wanted = {path for row in rows.itertuples() for path in _paths(folder, row)}
-    present = {path for kind in ("images", "labels") for path in folder.glob(f"{kind}/*/*")}
-    return wanted == present and (folder / "index.parquet").is_file()
 
 
 def _begin(folder: Path) -> None:
@@ -145,43 +159,33 @@ def _begin(folder: Path) -> None:
     (folder / DONE).unlink(missing_ok=True)
 
 
-def _clean(folder: Path, rows: pd.DataFrame) -> None:
-    """Remove whatever Ultralytics would read that is not of this tree."""
-    wanted = {path for row in rows.itertuples() for path in _paths(folder, row)}
-    for kind in ("images", "labels"):
-        for split in index.SPLITS:
-            (folder / kind / split).mkdir(parents=True, exist_ok=True)
-        for path in [*folder.glob(f"{kind}/*"), *folder.glob(f"{kind}/*/*")]:
-            if path in wanted or (path.is_dir() and path.name in index.SPLITS):
-                continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def _clean(folder: Path, rows: pd.DataFrame) -> set[str]:
+    """Paths of this tree that are files already; whatever else Ultralytics would read is removed."""
+    wanted = {path(row) for row in rows.itertuples() for path in (photo, label)}
+    places = {folder / kind / split for kind in KINDS for split in rows["split"].unique()}
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+    beside = (path for kind in KINDS for path in (folder / kind).iterdir())
+    for path in [path for path in beside if path not in places]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    present = set()
+    for name, entry in [*_walk(folder)]:
+        if name in wanted and entry.is_file(follow_symlinks=False):
+            present.add(name)
+        else:
+            shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+    return present
 
 
-def _fill(folder: Path, dataset: index.Dataset, rows: pd.DataFrame) -> None:
-    by_image = {row.image: row for row in rows.itertuples()}
-    for image in dataset.storage or by_image:
-        if row := by_image.get(image):
-            photo, label = _paths(folder, row)
-            write_text(label, boxes.format(row.boxes))
-            if not _sound(photo, row.sha256):
-                _copy(dataset.read(image), row, photo)
-
-
-def _sound(path: Path, sha256: str) -> bool:
-    """Whether the file holds the indexed bytes, with or without an added end marker."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    whole = data.endswith(END) or data[:2] != b"\xff\xd8"
-    exact = {hashlib.sha256(part).hexdigest() for part in (data, data.removesuffix(END))}
-    return whole and sha256 in exact
-
-
-def _copy(data: bytes, row: object, path: Path) -> None:
-    if hashlib.sha256(data).hexdigest() != row.sha256:
-        raise Refusal(f"{row.image} is no longer the image that was indexed: read the source again.")
-    missing = data[:2] == b"\xff\xd8" and not data.endswith(END)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data + END if missing else data)
-    os.replace(part, path)
+def _require_all(folder: Path, stamp: dict) -> None:
+    """Images in = images that lie there + refused + left out, split by split, with a label each."""
+    places = Counter(os.path.dirname(name) for name, _ in _walk(folder))
+    seen = {kind: {split: places[f"{kind}/{split}"] for split in stamp["images_n"]} for kind in KINDS}
+    out_n = sum(seen["images"].values()) + stamp["refused_n"] + stamp["left_out_n"]
+    if any(counts != stamp["images_n"] for counts in seen.values()) or out_n != stamp["images_in_n"]:
+        raise Refusal(
+            f"{folder} holds {seen} files where {stamp['images_n']} were expected of each, and"
+            f" {stamp['images_in_n']} images came in of which {stamp['refused_n']} were refused and"
+            f" {stamp['left_out_n']} left out: something else writes there or the reader lost some,"
+            " so read the source and build again."
+        )

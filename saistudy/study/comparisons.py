@@ -159,11 +159,14 @@ def _resampled(mine: dict, model: str, base: dict, base_model: str, profile: str
     drawn = weights(test)
     if drawn is None:
         return None
-    frames = [
-        (lambda f, m: f[f["model"] == m])(read_frame(profile, r["run"], "predictions"), m)
-        for r, m in ((mine, model), (base, base_model))
-    ]
+    frames = _predicted(profile, mine["run"], model), _predicted(profile, base["run"], base_model)
     return score.differences(*frames, read_frame(profile, mine["run"], "truth"), test, drawn)
+
+
+def _predicted(profile: str, run: str, model: str) -> pd.DataFrame:
+    """Predictions of one model of a run."""
+    frame = read_frame(profile, run, "predictions")
+    return frame[frame["model"] == model]
 
 
 def verdict(compared: dict, margin: float, alpha: float) -> str:

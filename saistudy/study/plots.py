@@ -3,11 +3,12 @@
 Colours are Okabe and Ito's, which colour-blind readers can tell apart (jfly.uni-koeln.de/color, 2002).
 """
 
-import io
-
+import cv2
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
-from PIL import Image
+
+from saistudy.data.photographs import END
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 AP, AP50 = "metrics/mAP50-95(B)", "metrics/mAP50(B)"
@@ -61,20 +62,23 @@ def _name(row: dict) -> str:
     return f"{what}, patience {row['patience']}"
 
 
-def gallery(read, rows: list[tuple[str, list, list]], note: str, columns: int = 4):
-    """Pictures with true boxes (blue) and predicted ones (orange, with score).
+def gallery(read, rows: list[tuple[str, list, list]], note: str, titles: dict | None = None):
+    """Pictures with true boxes (blue) and predicted ones (orange, with score), four in a row.
 
     Args:
         read: image name to its JPEG bytes.
         rows: (image, true boxes, predicted boxes with a score last); boxes x1, y1, x2, y2 in pixels.
+        titles: image name to what stands above it; without one the name itself.
     """
+    columns = 4
     lines = max(1, -(-len(rows) // columns))
-    figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns, 2.1 * lines), squeeze=False, dpi=64)
+    size = 2.6 * columns, 2.2 * lines
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, dpi=80)
     for ax in axes.flat:
         ax.axis("off")
     for ax, (image, true, predicted) in zip(axes.flat, rows, strict=False):
-        ax.imshow(Image.open(io.BytesIO(read(image))).convert("RGB"))
-        ax.set_title(image, fontsize=6)
+        ax.imshow(_decoded(read(image)))
+        ax.set_title((titles or {}).get(image, image), fontsize=6)
         for box in true:
             _box(ax, box, COLOURS[0])
         for *box, value in predicted:
@@ -83,6 +87,11 @@ def gallery(read, rows: list[tuple[str, list, list]], note: str, columns: int = 
     figure.suptitle(note, fontsize=9)
     figure.tight_layout()
     return figure
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    """The picture as Ultralytics decodes it, RGB; OpenCV shows no JPEG without its end marker."""
+    return cv2.imdecode(np.frombuffer(data + END, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
 def _box(ax, box, colour: str) -> None:

@@ -3,9 +3,12 @@
 import pandas as pd
 from IPython.display import display
 
+from saistudy.data import check, index, split
 from saistudy.data.boxes import to_xyxy_px
 from saistudy.evaluation import metrics
 from saistudy.evaluation.truth import BOX
+from saistudy.paths import Refusal
+from saistudy.study import plots
 
 pd.set_option("display.max_colwidth", None)
 SHOWN = ["model", "subset", "images_n", "groups_n", "boxes_n", "ap50", "ap50_95", "ap_small"]
@@ -50,16 +53,26 @@ def show_declared(declared: list[dict]) -> None:
 def count(rows: pd.DataFrame, names: dict[int, str]) -> pd.DataFrame:
     """Images, images without boxes, groups and boxes per class of each split, as a frame by split."""
     found = {}
-    for split in ("train", "val", "test"):
-        mine = rows[rows["split"] == split]
+    for name in index.SPLITS:
+        mine = rows[rows["split"] == name]
         labels = [int(box[0]) for boxes in mine["boxes"] for box in boxes]
-        found[split] = {
+        found[name] = {
             "images": len(mine),
             "without boxes": sum(len(boxes) == 0 for boxes in mine["boxes"]),
             "groups": mine["group"].nunique(),
-            **{f"{name} boxes": labels.count(key) for key, name in names.items()},
+            **{f"{word} boxes": labels.count(key) for key, word in names.items()},
         }
     return pd.DataFrame(found).T
+
+
+def apart(dataset) -> None:
+    """Display the counts of the same images re-split by whole groups, or say why that cannot be."""
+    try:
+        again = split.disjoint(dataset)
+    except Refusal as refusal:
+        print(refusal)
+    else:
+        display(count(again.rows, again.names))
 
 
 def box_sizes(dataset) -> pd.DataFrame:
@@ -67,9 +80,8 @@ def box_sizes(dataset) -> pd.DataFrame:
     areas = [(int(c), w * h) for boxes in dataset.rows["boxes"] for c, _, _, w, h in boxes]
     frame = pd.DataFrame(areas, columns=["class", "area_frac"])
     frame["class"] = frame["class"].map(dataset.names)
-    return frame.groupby("class")["area_frac"].describe(percentiles=[0.1, 0.5, 0.9])[
-        ["count", "10%", "50%", "90%"]
-    ]
+    table = frame.groupby("class")["area_frac"].describe(percentiles=[0.1, 0.5, 0.9])
+    return table[["count", "10%", "50%", "90%"]].astype({"count": int})
 
 
 def metrics_table(rows: list[dict]) -> pd.DataFrame:
@@ -88,6 +100,31 @@ def pictures(rows: pd.DataFrame, n: int) -> list[tuple]:
     """`n` pictures with their labels, evenly spread over the rows, for plots.gallery."""
     chosen = rows.iloc[:: max(1, len(rows) // n)].head(n)
     return [(r.image, to_xyxy_px(r.boxes, r.width, r.height).tolist(), []) for r in chosen.itertuples()]
+
+
+def about(findings: pd.DataFrame, *topics: str) -> pd.DataFrame:
+    """Rows of check.findings about one or more topics."""
+    rows = findings[findings["about"].isin(topics)]
+    return rows.drop(columns="about").set_index(["what", "where"])
+
+
+def some(negatives: pd.DataFrame) -> pd.DataFrame:
+    """Rows of check.negatives that speak of any image."""
+    return negatives[negatives["n"] > 0].round(3).set_index(["split", "kind"])
+
+
+def examples(dataset, listing: pd.DataFrame, *topics: str):
+    """Up to eight images that a check.listing tells of, each under what was found, with the boxes it kept."""
+    names = [image for topic in topics for image in check.examples(dataset, listing, topic, 8 // len(topics))]
+    kept = dataset.rows.set_index("image")
+    told = listing[listing["image"].isin(names)].groupby("image")["what"].unique()
+    titles = {image: f"{', '.join(told[image])}\n{image}" for image in told.index}
+    rows = [(image, _corners(kept.loc[image]) if image in kept.index else [], []) for image in names]
+    return plots.gallery(dataset.read, rows, f"{' and '.join(topics)}, {dataset.provenance}", titles)
+
+
+def _corners(row) -> list:
+    return to_xyxy_px(row["boxes"], row["width"], row["height"]).tolist()
 
 
 def misses(predictions, truth, images, cut: float, n: int = 8) -> list[tuple]:

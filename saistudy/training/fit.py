@@ -64,37 +64,43 @@ def fit(
         Refusal: weights are missing or not the expected ones, there is no such GPU, stops could not be
             read off, or an effective condition is neither the requested one nor declared.
     """
+    _refuse(weights, weights_sha256, patiences, train)
+    run = Fit(_prepared(folder))
+    requested = dict(train, patience=patiences[-1])
+    with log_to(run.folder / "train.log"):
+        trainer = ENGINES[engine](overrides=_overrides(weights, data, run.folder) | requested)
+        follow(trainer, run, requested, list(declared), list(patiences))
+        started = time.perf_counter()
+        trainer.train()
+        run.cost = _cost(trainer, time.perf_counter() - started)
+    run.stops = [_stop(run, p) for p in patiences]
+    return run
+
+
+def _refuse(weights, weights_sha256: str, patiences, train: dict) -> None:
+    """Raise Refusal for what cannot be trained, before anything is written."""
     refuse_weights(weights, weights_sha256)
     if isinstance(train.get("pretrained"), str | Path):
         refuse_weights(train["pretrained"])
     refuse_settings(train, patiences)
     refuse_device(train.get("device", "cpu"))
+
+
+def _prepared(folder) -> Path:
+    """The run's folder, empty; Ultralytics' own reporting off; peak memory counted from here."""
     folder = Path(folder).absolute()  # Ultralytics puts a relative one below its own runs folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     SETTINGS.update({k: False for k, v in SETTINGS.items() if isinstance(v, bool)})
-    requested = dict(train, patience=max(patiences))
-    run = Fit(folder)
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()  # of this training alone
-    with log_to(folder / "train.log"):
-        trainer = ENGINES[engine](
-            overrides={
-                "model": str(weights),
-                "data": str(data),
-                "project": str(folder.parent),
-                "name": folder.name,
-                "exist_ok": True,
-                "plots": False,
-                **requested,
-            }
-        )
-        follow(trainer, run, requested, list(declared), sorted(patiences))
-        started = time.perf_counter()
-        trainer.train()
-        run.cost = _cost(trainer, time.perf_counter() - started)
-    run.stops = [_stop(run, p) for p in sorted(patiences)]
-    return run
+        torch.cuda.reset_peak_memory_stats()
+    return folder
+
+
+def _overrides(weights, data, folder: Path) -> dict:
+    """Ultralytics' arguments that say what is trained on and where the run goes."""
+    place = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
+    return {"model": str(weights), "data": str(data), "plots": False} | place
 
 
 def follow(trainer, run: Fit, requested: dict, declared: list, patiences: list[int]) -> None:

@@ -1,0 +1,125 @@
+"""Staging against `cp -r`: the same files to the same place in turn, cached and from disk."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from saistudy import hardware, paths
+from saistudy.data import pace, shm
+from saistudy.data.room import room
+from saistudy.paths import Refusal
+
+FOLDERS_N = 4
+
+
+def measure(
+    files_n: int = 4000,
+    file_bytes: int = 550_000,
+    passes_n: int = 4,
+    work: Path | None = None,
+    target: Path = Path("/dev/shm"),
+) -> dict:
+    """Seconds of copying files with `cp -r` and of staging them, A B A B, first cached, then from disk.
+
+    ratio_to_cp: median seconds of cp / of staging (larger is better), ratio_to_cp_cold likewise with
+    the files dropped from the page cache before each pass of either; spread: least and largest ratio
+    of two passes one after the other; seconds: every pass; threads_n: what a plan chose before each
+    staging, in the same state of the cache; files_n; bytes; environment.
+
+    Raises:
+        Refusal: the target has no room for the files, or cp failed.
+    """
+    free, needed = room(target).usable_bytes, files_n * (file_bytes + 2 * shm.PAGE_BYTES)
+    if free < needed:
+        raise Refusal(
+            f"{target} has {free:_} bytes free, {needed:_} are needed: name another, or fewer files."
+        )
+    base = work or paths.work("bench")
+    base.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=base) as here, tempfile.TemporaryDirectory(dir=target) as there:
+        files = _made(Path(here) / "files", files_n, file_bytes)
+        passes = {
+            kind: _passes(Path(here) / "files", Path(there) / "copy", passes_n, ready)
+            for kind, ready in (("warm", lambda: _warm(files)), ("cold", lambda: pace.drop(files)))
+        }
+    return _summary(passes) | {"files_n": files_n, "bytes": files_n * file_bytes}
+
+
+def _made(folder: Path, files_n: int, file_bytes: int) -> list[Path]:
+    """Files of random bytes in a few folders, on disk when this returns."""
+    files = [folder / f"{i % FOLDERS_N}" / f"{i:06d}.jpg" for i in range(files_n)]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(os.urandom(file_bytes))
+    pace.drop(files)
+    return files
+
+
+def _warm(files: list[Path]) -> None:
+    for file in files:
+        file.read_bytes()
+
+
+def _passes(source: Path, target: Path, passes_n: int, ready: Callable[[], None]) -> dict[str, list]:
+    """Seconds of each pass, threads that a plan chooses; `ready` puts the cache in its state before each."""
+    found: dict[str, list] = {"cp": [], "stage": [], "threads_n": []}
+    for _ in range(passes_n):
+        ready()
+        found["cp"].append(_seconds(lambda: _cp(source, target)))
+        shutil.rmtree(target)
+        ready()
+        found["threads_n"].append(shm.plan(source, target)["threads_n"])
+        ready()
+        found["stage"].append(_seconds(lambda: shm.stage(source, target)))
+        shm.release(target)
+    return found
+
+
+def _cp(source: Path, target: Path) -> None:
+    done = subprocess.run(["cp", "-r", source, target], capture_output=True, text=True)
+    if done.returncode:
+        raise Refusal(f"cp -r failed ({done.stderr.strip()}): nothing to compare with.")
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+def _summary(passes: dict[str, dict[str, list]]) -> dict:
+    """Ratios of the medians, and of the pairs the least and the largest."""
+    ratios = {kind: median(found["cp"]) / median(found["stage"]) for kind, found in passes.items()}
+    pairs = {k: [a / b for a, b in zip(p["cp"], p["stage"], strict=True)] for k, p in passes.items()}
+    environment = hardware.environment()
+    return {
+        "ratio_to_cp": ratios["warm"],
+        "ratio_to_cp_cold": ratios["cold"],
+        "spread": {kind: [min(pair), max(pair)] for kind, pair in pairs.items()},
+        "seconds": {f"{name}, {k}": p[name] for k, p in passes.items() for name in ("cp", "stage")},
+        "threads_n": {kind: found["threads_n"] for kind, found in passes.items()},
+        "environment": {key: environment[key] for key in ("cpu", "cores_n", "ram_gib", "platform")},
+    }
+
+
+def sentences(result: dict) -> str:
+    """The result for a person: what was copied where, then a line for each state of the cache."""
+    environment, gb = result["environment"], result["bytes"] / 1e9
+    lines = [
+        f"{result['files_n']} files, {gb:.2f} GB, on {environment['cores_n']} cores of {environment['cpu']}:"
+        " staging with hashes against cp -r, passes in turn"
+    ]
+    for kind, key in (("warm", "ratio_to_cp"), ("cold", "ratio_to_cp_cold")):
+        rates = {name: gb / median(result["seconds"][f"{name}, {kind}"]) for name in ("cp", "stage")}
+        least, largest = result["spread"][kind]
+        threads = sorted(set(result["threads_n"][kind]))
+        lines.append(
+            f"{kind}: {result[key]:.2f} times as fast ({least:.2f} to {largest:.2f} pass by pass),"
+            f" {rates['stage']:.2f} against {rates['cp']:.2f} GB/s, threads: {', '.join(map(str, threads))}"
+        )
+    return "\n".join(lines)
