@@ -1,4 +1,4 @@
-"""The clocks of index and tree: both sides do the same work, the figures agree with each other, nothing stays."""
+"""The clocks of index and tree: both sides do the same work, the figures agree, nothing stays."""
 
 import statistics
 

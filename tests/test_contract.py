@@ -18,12 +18,18 @@ PROFILES = ["demo", "mini", "h200"]
 FLOORS = [
     ["paths", "hardware", "schema", "wording", "cells", "params"],
     [
-        *["data.boxes", "data.photographs", "data.known", "data.index", "data.split", "data.fasdd"],
-        *["data.pyrosdis", "data.yolo", "data.check", "data.tree", "data.scenes", "data.plumes"],
-        *["data.footage", "data.layouts", "data.faults", "data.twin", "data.room", "data.transfer"],
-        *["data.shm", "data.sources"],
+        *["data.boxes", "data.photographs", "data.known", "data.index", "data.split", "data.archives"],
+        *["data.listings", "data.crosscheck", "data.fasdd", "data.shards", "data.pyrosdis", "data.yolo"],
+        *["data.kinds", "data.duplicates", "data.check", "data.filling", "data.tree"],
+        *["data.painted.plumes", "data.painted.scenes", "data.painted.lookalikes", "data.painted.placing"],
+        *["data.painted.footage", "data.painted.layouts", "data.painted.faults", "data.painted.casting"],
+        *["data.painted.writing", "data.twin", "data.room", "data.staging.transfer", "data.staging.pace"],
+        *["data.staging.origin", "data.staging.manifest", "data.staging.mirror", "data.shm", "data.sources"],
     ],
-    ["training.patience", "training.loading", "training.rect", "training.conditions", "training.fit"],
+    [
+        *["training.patience", "training.footprint", "training.loading", "training.rect"],
+        *["training.conditions", "training.fit"],
+    ],
     [
         *["evaluation.stats", "evaluation.cocoeval", "evaluation.metrics", "evaluation.truth"],
         *["evaluation.predict", "evaluation.score"],

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from saistudy.data import casting, check, fasdd, faults, footage, pyrosdis, twin
+from saistudy.data import check, fasdd, pyrosdis, twin
+from saistudy.data.painted import casting, faults, footage
 
 SPLITS = ("train", "val", "test")
 SMALL = {"area_frac": 0.03, "long_px": 320, "faults": "all"}

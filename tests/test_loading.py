@@ -16,6 +16,7 @@ import yaml
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from saistudy.data import shm
+from saistudy.data.staging import pace
 from saistudy.paths import PARAMS, Refusal
 from saistudy.study import bench
 from saistudy.training import footprint, loading
@@ -134,9 +135,9 @@ def test_cold_files_are_not_in_the_page_cache(tmp_path):
         assert in_page_cache(file)
     except OSError as error:
         pytest.skip(f"this file system cannot tell: {error}")
-    loading.drop(tmp_path)
+    pace.drop([file])
     assert not in_page_cache(file)
-    loading.touch(tmp_path)
+    loading.touch([file])
     assert in_page_cache(file)
 
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from saistudy.data import footage, photographs, placing, plumes
-from saistudy.data.footage import MOODS, Frame, Shot
+from saistudy.data import photographs
+from saistudy.data.painted import footage, placing, plumes
+from saistudy.data.painted.footage import MOODS, Frame, Shot
 from saistudy.paths import ROOT
 
 PUBLISHED, DEMO = 0.0017, 0.03  # median share of the frame that a box covers
@@ -71,7 +72,7 @@ def test_boxes_have_the_median_area_asked_for(kind, area_frac):
     size = (1280, 720) if area_frac == PUBLISHED else (320, 180)
     land = footage._scene(0, 0, size, "clear", area_frac)
     found = []
-    for i in range(400):
+    for i in range(300):
         things = placing.place(land, (0, i), [kind], area_frac)
         found += placing.paint(land.picture.copy(), land, things, 0.3, 1.0, 0.0)
     shares = np.array([area(box) for box in found]) / (size[0] * size[1])
@@ -196,17 +197,14 @@ def test_the_same_bytes_with_and_without_simd():
     code = (
         "from numpy._core import _multiarray_umath as core; import test_scenes;"
         "print([n for n in core.__cpu_dispatch__ if core.__cpu_features__[n]]);"
-        "print(test_scenes.some((480, 270), 0.0017)); print(test_scenes.some((320, 180), 0.03))"
+        "print(test_scenes.some((480, 270), 0.0017) + test_scenes.some((320, 180), 0.03))"
     )
-    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    plain = env | {"NPY_DISABLE_CPU_FEATURES": " ".join(features)}
-    runs = [
-        subprocess.run([sys.executable, "-c", code], env=e, check=True, capture_output=True, text=True)
-        for e in (env, plain)
-    ]
-    (full, *one), (off, *two) = (run.stdout.splitlines() for run in runs)
-    assert (full, off) == (str(features), "[]"), "the second run had the features switched off"
-    assert one == two and len(one) == 2
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    env = os.environ | {"PYTHONPATH": path, "NPY_DISABLE_CPU_FEATURES": " ".join(features)}
+    run = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)
+    left, made = run.stdout.splitlines()
+    assert left == "[]", "every feature was switched off there"
+    assert made == str(some((480, 270), PUBLISHED) + some((320, 180), DEMO))
 
 
 def test_threads_and_one_another_give_the_same_bytes():
@@ -233,7 +231,7 @@ def nearest(hashes: list[int]) -> int:
     return min((a ^ b).bit_count() for a, b in itertools.combinations(hashes, 2))
 
 
-@pytest.mark.parametrize("scenes_n", [90, pytest.param(400, marks=pytest.mark.full)])
+@pytest.mark.parametrize("scenes_n", [60, pytest.param(400, marks=pytest.mark.full)])
 def test_scenes_and_cameras_differ_by_more_than_a_near_duplicate(scenes_n):
     lands = [footage._scene(1, n, (320, 240), MOODS[n % 7], PUBLISHED) for n in range(scenes_n)]
     views = [footage._view(1, n, (320, 180), PUBLISHED) for n in range(40)]
@@ -303,9 +301,9 @@ def grey(picture: np.ndarray, light: int, gap: int) -> np.ndarray:
 @cache
 def album(area_frac: float) -> list[tuple[np.ndarray, list]]:
     """Pictures and boxes in about the proportions of FASDD_CV: 4 of 10 are negatives."""
-    size = (640, 480) if area_frac == PUBLISHED else (320, 240)
+    size = (480, 360) if area_frac == PUBLISHED else (320, 240)
     asked = [(0, 0), (2, 0), (0, 1), (3, 1), (0, 0), (0, 1), (2, 1), (0, 0), (0, 2), (0, 0)]
-    shots = [Shot(n, 0, size, *asked[n % 10], MOODS[n * 3 % 7], area_frac) for n in range(60)]
+    shots = [Shot(n, 0, size, *asked[n % 10], MOODS[n * 3 % 7], area_frac) for n in range(50)]
     return [(pixels(data), boxes) for data, boxes in (footage.photograph(4, shot) for shot in shots)]
 
 
@@ -316,7 +314,7 @@ def test_a_colour_threshold_finds_little(area_frac, kind):
     truth = [[box[1:] for box in some if box[0] == kind] for some in boxes]
     rule, firsts, gaps = (orange, (140, 180, 210), (60, 100, 140))
     if kind == "smoke":
-        rule, firsts, gaps = (grey, (110, 140, 170, 200), (12, 25, 40))
+        rule, firsts, gaps = (grey, (110, 140, 170, 200), (15, 40))
     scores = []
     for first, gap, close in itertools.product(firsts, gaps, (0, 3)):
         masks = [rule(picture, first, gap).astype(np.uint8) for picture in pictures]

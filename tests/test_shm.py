@@ -17,8 +17,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saistudy.data import origin, pace, room, shm
+from saistudy.data import room, shm
 from saistudy.data import tree as trees
+from saistudy.data.staging import origin, pace
 from saistudy.paths import ROOT, Refusal
 
 STAGE = (
@@ -27,7 +28,7 @@ STAGE = (
     "shm.stage(Path(sys.argv[1]), Path(sys.argv[2]), threads_n=2)"
 )
 HOLD = (
-    "import sys, time; from pathlib import Path; from saistudy.data import transfer\n"
+    "import sys, time; from pathlib import Path; from saistudy.data.staging import transfer\n"
     "with transfer.owned(Path(sys.argv[1]), 5):\n"
     " print('held', flush=True); time.sleep(float(sys.argv[2]))"
 )

@@ -21,7 +21,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from saistudy.data import casting, twin
+from saistudy.data import twin
+from saistudy.data.painted import casting
 from saistudy.paths import ROOT, Refusal
 
 FASDD_N, PYRO_N = 120, 120

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from saistudy.data import manifest, mirror, origin, pace, transfer
 from saistudy.data.room import room
+from saistudy.data.staging import manifest, mirror, origin, pace, transfer
 from saistudy.paths import Refusal
 
 PAGE_BYTES = 4096  # tmpfs gives memory in pages

@@ -12,7 +12,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from saistudy.data import casting, faults, footage, layouts, lookalikes, placing, plumes, scenes, writing
+from saistudy.data.painted import (
+    casting,
+    faults,
+    footage,
+    layouts,
+    lookalikes,
+    placing,
+    plumes,
+    scenes,
+    writing,
+)
 from saistudy.paths import Refusal, write_json
 
 PLANTED = ("none", "published", "all")

@@ -5,6 +5,7 @@ The pictures are noise, low-pass with detail, so that they decode and compress a
 
 import hashlib
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,10 +115,11 @@ def _made(work: Path | None, write: Callable[[Path], Path]) -> Iterator[Path]:
 
 
 def _alternate(ways: dict[str, Callable], passes_n: int) -> dict[str, list[float]]:
-    """Seconds of each pass of each way, in the order A B A B."""
+    """Seconds of each pass of each way, in the order A B A B, each begun with nothing left to write."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(passes_n):
         for name, way in ways.items():
+            os.sync()
             seconds[name].append(_clock(way))
     return seconds
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import median
 
 from saistudy import hardware, paths
-from saistudy.data import pace, shm
+from saistudy.data import shm
 from saistudy.data.room import room
+from saistudy.data.staging import pace
 from saistudy.paths import Refusal
 
 FOLDERS_N = 4

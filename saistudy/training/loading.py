@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from ultralytics.data.utils import check_det_dataset, img2label_paths
 from ultralytics.utils import RANK
 
 from saistudy.data.room import room
+from saistudy.data.staging import pace
 from saistudy.paths import Refusal
 from saistudy.training.footprint import resident_bytes, shared_bytes
 
@@ -87,7 +88,7 @@ def feed(
         build_s = time.perf_counter() - started
         try:
             built = resident_bytes()
-            (drop if cold else touch)(tree / "images/train")
+            (pace.drop if cold else touch)((tree / "images/train").iterdir())
             images, seconds, counted = _clocked(batches, batches_n)
             shared = _settled(batches.num_workers * seconds / counted)
             resident = max(built, resident_bytes()) - before
@@ -169,21 +170,10 @@ def borrowed(data_yaml: Path, images_n: int, scratch: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def touch(folder: Path) -> None:
-    """Read every file of a folder once: then it is in the page cache, as far as there is memory."""
-    for file in folder.iterdir():
+def touch(files: Iterable[Path]) -> None:
+    """Read every file once: then it is in the page cache, as far as there is memory."""
+    for file in files:
         file.read_bytes()
-
-
-def drop(folder: Path) -> None:
-    """Take the files of a folder out of the page cache; dirty pages are written first, only clean ones go.
-
-    posix_fadvise(2); a file system in memory has nothing to drop.
-    """
-    for file in folder.iterdir():
-        with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
-            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def refuse_workers(workers: int) -> None:

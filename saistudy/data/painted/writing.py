@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from saistudy.data import casting, faults, footage, index, layouts, photographs
-from saistudy.data.casting import Role
+from saistudy.data import index, photographs
+from saistudy.data.painted import casting, faults, footage, layouts
+from saistudy.data.painted.casting import Role
 from saistudy.paths import Refusal, write_text
 
 SHARDS_N = 6

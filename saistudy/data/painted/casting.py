@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from saistudy.data import faults, footage
-from saistudy.data.footage import Frame, Shot
+from saistudy.data.painted import faults, footage
+from saistudy.data.painted.footage import Frame, Shot
 
 CATEGORIES = {  # stem: images published, fire in it, smoke in it
     "fire_CV": (12_550, True, False),

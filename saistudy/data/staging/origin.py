@@ -7,7 +7,7 @@ from typing import NamedTuple
 import xxhash
 import yaml
 
-from saistudy.data.transfer import Stamp, stamp
+from saistudy.data.staging.transfer import Stamp, stamp
 from saistudy.paths import Refusal
 
 DESCRIPTION = "data.yaml"

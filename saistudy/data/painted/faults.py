@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from saistudy.data import footage, layouts
+from saistudy.data.painted import footage, layouts
 from saistudy.paths import write_json
 
 FEW_N = 400  # a twin of fewer images has refused ones only in train

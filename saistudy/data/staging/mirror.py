@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from saistudy.data import manifest, origin, pace, transfer
+from saistudy.data.staging import manifest, origin, pace, transfer
 from saistudy.paths import Refusal
 
 MARK = ".staging.json"  # says that the folder is ours: there before the first file, removed last

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from saistudy.data.plumes import BRIGHTEST, DARKEST, TILE_PX, bell, noise
+from saistudy.data.painted.plumes import BRIGHTEST, DARKEST, TILE_PX, bell, noise
 
 # what a picture has of what is mistaken for smoke and fire: see also `lookalikes`
 MOODS = ("clear", "cloud", "fog", "dust", "glare", "lamps", "sunset")
@@ -29,7 +29,7 @@ SKIES = {
     "dusk": ((30, 38, 66), (84, 86, 108), (56, 60, 80), (22, 26, 26), (34, 36, 34), (70, 72, 90)),
     "night": ((18, 20, 30), (34, 36, 48), (26, 28, 38), (17, 18, 18), (22, 23, 22), (36, 38, 46)),
 }
-LIGHTS = {  # which skies a mood has, the first with the larger chance
+LIGHTS = {  # three skies of a mood, equally likely
     "clear": ("day", "haze", "day"),
     "cloud": ("day", "grey", "haze"),
     "fog": ("haze", "grey", "dawn"),
@@ -41,8 +41,10 @@ LIGHTS = {  # which skies a mood has, the first with the larger chance
 
 
 class Landscape(NamedTuple):
-    """A picture uint8 (height, width, 3); the row where the ground begins in every column,
-    intp (width,); haze (3,), 0-255; whether it is dusk or night.
+    """A picture uint8 (height, width, 3), and what has to be known to put something into it.
+
+    `ground_px` is the row where the ground begins, intp (width,); `haze` the colour (3,) of what is
+    far, 0-255; `dark` says that it is dusk or night.
     """
 
     picture: np.ndarray
@@ -53,7 +55,7 @@ class Landscape(NamedTuple):
 
 def landscape(rng, size: tuple[int, int], mood: str) -> Landscape:
     """A new landscape of `size` (width, height) under one of the `MOODS`."""
-    name = LIGHTS[mood][int(rng.integers(3) * rng.random() * 1.5)]
+    name = LIGHTS[mood][rng.integers(3)]
     tint = rng.uniform(0.9, 1.08, (6, 1)) * rng.uniform(0.97, 1.03, (6, 3))
     tints = np.array(SKIES[name], np.float32) * tint.astype(np.float32)
     horizon = int(size[1] * rng.uniform(0.22, 0.6))
@@ -79,7 +81,7 @@ def _sky(rng, size: tuple[int, int], horizon: int, tints: np.ndarray, mood: str)
     side = (1 + across * rng.uniform(-0.25, 0.25)).astype(np.float32)
     down = down * down * (1 + across * rng.uniform(-0.5, 0.5)).astype(np.float32)
     planes = np.stack([(top + down * (low - top)) * side for top, low in zip(*tints[:2], strict=True)])
-    if mood in ("glare", "sunset") or rng.random() < 0.1:
+    if mood in ("glare", "sunset") or (mood != "lamps" and rng.random() < 0.1):
         x, y = rng.uniform(-0.1, 1.1) * width, horizon * rng.uniform(0.2, 0.95)
         wide = rng.uniform(0.25, 0.5) * width
         for radius, strength in ((wide, 0.75), (wide * 0.12, 0.95)):

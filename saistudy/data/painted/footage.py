@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from saistudy.data import lookalikes, placing, plumes, scenes
-from saistudy.data.scenes import MOODS
+from saistudy.data.painted import lookalikes, placing, plumes, scenes
+from saistudy.data.painted.scenes import MOODS
 
 POSITIVE_FRAC = 28_103 / 33_636  # pyro-sdis: images with smoke, from the data set card
 EXTRA_PLUMES = 32_109 / 28_103 - 1  # its boxes of an image with smoke beyond the first
 PLACES = ("col", "tower", "mast", "crest", "saddle", "bluff", "mesa", "knoll")
-GROWN = 2.1  # area of a plume at growth 1 for a median of 1 over an event (measured)
+GROWN = 2.0  # area of a plume at growth 1 for a median of 1 over an event (measured)
+MISTY_FRAC = 0.25  # events in which fog or dust drifts by, unlabelled (assumed)
 PROVENANCE = b"provenance: synthetic"
 
 
@@ -71,7 +72,8 @@ def _furnished(rng, size: tuple[int, int], mood: str, area_frac: float) -> scene
     """A landscape with its look-alikes, read-only: threads share it."""
     land = scenes.landscape(rng, size, mood)
     lookalikes.furnish(rng, land, mood, area_frac)
-    land.picture.flags.writeable = False
+    for array in (land.picture, land.ground_px, land.haze):
+        array.flags.writeable = False
     return land
 
 
@@ -125,14 +127,21 @@ def _view(seed: int, camera_n: int, size: tuple[int, int], area_frac: float) -> 
 
 
 def shoot(frame: Frame, seed: int, frame_n: int, size: tuple[int, int], area_frac: float):
-    """JPEG bytes and boxes of one frame: the camera's landscape, the event's light and plumes."""
+    """JPEG bytes and boxes (kind, x1, y1, x2, y2; whole px) of one frame of a fixed camera.
+
+    It shows the camera's landscape in the event's light, fog or dust that drifts by in some events, and
+    the event's plumes, which grow from the same foot and drift with the event's wind.
+    """
     view = _view(seed, frame.camera_n, size, area_frac)
     event = np.random.default_rng([seed, 3, frame.event_n])
     picture = _lit(view.picture, event.uniform(0.88, 1.08))
-    wind, seconds = event.uniform(-1, 1), frame.date.hour * 3600 + frame.date.minute * 60 + frame.date.second
-    if frame.growth:
-        things = placing.place(view, (seed, 9, frame.event_n), ["smoke"] * frame.plumes_n, area_frac * GROWN)
-    boxes = placing.paint(picture, view, things, wind, frame.growth, seconds / 15) if frame.growth else []
+    since_midnight_s = (frame.date.hour * 60 + frame.date.minute) * 60 + frame.date.second
+    wind, drift = event.uniform(-1, 1), since_midnight_s / 15
+    if event.random() < MISTY_FRAC:
+        lookalikes.bank(event, picture, view, event.random() < 0.5, drift)
+    kinds = ["smoke"] * frame.plumes_n if frame.growth else []
+    things = placing.place(view, (seed, 9, frame.event_n), kinds, area_frac * GROWN)
+    boxes = placing.paint(picture, view, things, wind, frame.growth, drift)
     caption = f"{frame.camera} {frame.date:%Y-%m-%d %H:%M:%S}"
     return develop(picture, np.random.default_rng([seed, 4, frame_n]), caption), boxes
 
@@ -144,7 +153,9 @@ def _grain(swing: int) -> np.ndarray:
     shape = (256, 2560, 1)
     grey = rng.integers(0, swing + 1, shape) + rng.integers(0, swing + 1, shape) - swing
     grain = grey + rng.integers(-1, 2, (256, 2560, 3))
-    return grain.astype(np.uint8).reshape(256, -1)
+    tile = grain.astype(np.uint8).reshape(256, -1)
+    tile.flags.writeable = False
+    return tile
 
 
 def develop(picture: np.ndarray, rng, caption: str = "") -> bytes:

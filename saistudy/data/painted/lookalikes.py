@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from saistudy.data.plumes import TILE_PX, bell, lay, noise, shine, smoke
-from saistudy.data.scenes import Landscape
+from saistudy.data.painted.plumes import TILE_PX, bell, lay, noise, shine, smoke
+from saistudy.data.painted.scenes import Landscape
 
 DECOYS_N = 5  # one less at most, of the size and colour of a fire
 AUTUMN = np.array([(226, 112, 28), (204, 68, 24), (255, 170, 40), (170, 88, 34), (255, 130, 24)], np.float32)
@@ -68,7 +68,7 @@ def furnish(rng, land: Landscape, mood: str, area_frac: float) -> None:
     for _ in range(int(lamps_n)):
         _lamp(rng, land, _spot(rng, land))
     for _ in range(int(rng.integers(1, 4)) * (mood in ("fog", "dust"))):
-        _bank(rng, land, _spot(rng, land), dusty=mood == "dust")
+        bank(rng, land.picture, land, dusty=mood == "dust")
     side = math.sqrt(area_frac * land.picture.shape[0] * land.picture.shape[1])
     for _ in range(int(rng.integers(DECOYS_N))):
         spot = _spot(rng, land, least=0.35 if area_frac > 0.01 else 0.05)
@@ -86,13 +86,13 @@ def _lamp(rng, land: Landscape, spot: Spot) -> None:
     shine(land.picture, spot.x, spot.y, (radius, radius), 0.98, colour)
 
 
-def _bank(rng, land: Landscape, spot: Spot, dusty: bool) -> None:
-    """A low drift of fog, or of dust behind a vehicle."""
-    height, width = land.picture.shape[:2]
-    size = (max(24, int(width * rng.uniform(0.06, 0.35))), max(10, int(height * rng.uniform(0.03, 0.12))))
+def bank(rng, picture: np.ndarray, land: Landscape, dusty: bool, drift: float = 0) -> None:
+    """Lay a low drift of fog, or of dust behind a vehicle, over a picture of the landscape in place."""
+    spot, (height, width) = _spot(rng, land), picture.shape[:2]
+    size = (max(24, int(width * rng.uniform(0.1, 0.35))), max(8, int(height * rng.uniform(0.025, 0.08))))
     colour = land.haze * (np.array([1.08, 0.96, 0.78], np.float32) if dusty else np.float32(1.15))
-    bank = smoke(rng, size, rng.uniform(-1, 1), 0, rng.uniform(0.3, 0.65), colour)
-    lay(land.picture, spot.x - size[0] // 2, spot.y - size[1], bank.opacity, bank.colour)
+    veil = smoke(rng, size, rng.uniform(-1, 1), drift, rng.uniform(0.3, 0.6), colour)
+    lay(picture, spot.x - size[0] // 2, spot.y - size[1], veil.opacity, veil.colour)
 
 
 def _tree(rng, land: Landscape, spot: Spot) -> None:

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from saistudy.data import origin
-from saistudy.data.transfer import HASH, Stamp
+from saistudy.data.staging import origin
+from saistudy.data.staging.transfer import HASH, Stamp
 from saistudy.paths import Refusal
 
 NAME = "manifest.json"

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from statistics import median
 from typing import NamedTuple, TypeVar
 
-from saistudy.data import transfer
+from saistudy.data.staging import transfer
 
 Job = TypeVar("Job")
 THREADS_MAX = 32

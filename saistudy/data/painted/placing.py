@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from saistudy.data import plumes
-from saistudy.data.scenes import Landscape
+from saistudy.data.painted import plumes
+from saistudy.data.painted.scenes import Landscape
 
 LARGEST_FRAC = 0.4  # of the frame: no box is larger
 LEAST_PX = 6  # no side of a box is shorter
