@@ -27,8 +27,8 @@ TREES = ("fasdd_cv", "fasdd_cv-positives-only", "fasdd_cv-disjoint", "pyro-sdis"
 READERS = {"fasdd_cv": fasdd, "pyro-sdis": pyrosdis}
 # Twins of few pixels with large boxes, which a detector learns in a few epochs; else the published sizes.
 SMALL = {
-    "fasdd_cv": {"long_px": 320, "area_frac": 0.03},
-    "pyro-sdis": {"size": (320, 180), "area_frac": 0.03},
+    "fasdd_cv": {"long_px": 320, "area_frac": 0.05},
+    "pyro-sdis": {"size": (320, 180), "area_frac": 0.05},
 }
 
 
