@@ -42,7 +42,7 @@ def odd_picture(data: bytes, suffix: str) -> set[str]:
         return {"zero-bytes"}
     try:
         picture = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ModuleNotFoundError):  # Ultralytics wraps Image.open where it is loaded
         return {"undecodable"}
     found = {"L": {"grey"}, "CMYK": {"cmyk"}, "I;16": {"16-bit"}}.get(picture.mode, set())
     found = found | ({"misnamed"} if {"JPEG": "jpg", "PNG": "png"}[picture.format] != suffix else set())

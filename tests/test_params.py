@@ -32,6 +32,7 @@ STAGE1 = {
     "change": {"imgsz": 1440},
     "seed": 0,
     "engine": "rect",
+    "dataset": "fasdd_cv",
     "patiences": [10, 30],
     "weights": "yolo11n.pt",
     "weights_sha256": "",

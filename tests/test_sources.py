@@ -74,7 +74,7 @@ def test_a_named_source_that_does_not_exist_is_refused(monkeypatch, tmp_path):
 
 
 def test_the_study_itself_refuses_any_other_number_of_images(workplace):
-    with pytest.raises(Refusal, match="95_314"):
+    with pytest.raises(Refusal, match="63_546"):
         sources.read("h200", "fasdd_cv")
 
 

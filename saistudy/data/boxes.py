@@ -95,7 +95,7 @@ def _clip(centre: float, side: float, slack: float) -> tuple[float, float] | Non
 
 def format(array: np.ndarray) -> str:
     """YOLO text of a label array (N, 5): six decimals, a newline after each line, "" when empty."""
-    lines = (f"{label:.0f} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for label, x, y, w, h in array)
+    lines = (f"{label:.0f} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for label, x, y, w, h in array.tolist())
     return "".join(lines)
 
 

@@ -164,10 +164,9 @@ def assert_published(source: Path, dataset: index.Dataset) -> None:
         Refusal: its counts, names or (of a zip) its checksum are not the published ones.
     """
     found = published(dataset, Path(source))
-    told = [f"{what} {where}: {n:_} {effect}" for what, where, n, effect in found if "differs" in effect]
-    if told:
+    if told := index.differing(found):
         raise Refusal(
-            f"{source} is not FASDD_CV as published ({'; '.join(told)}): download FASDD_CV.zip of version V9"
+            f"{source} is not FASDD_CV as published ({told}): download FASDD_CV.zip of version V9"
             " again, or run any other set with PROFILE=mini."
         )
 

@@ -149,6 +149,16 @@ def assemble(
     return frame, quarantine, images_n
 
 
+def differing(found: list[tuple[str, str, int, str]]) -> str:
+    """Rows what, where, n, effect whose effect differs from what was published: two of each kind, or ""."""
+    rows = pd.DataFrame(found, columns=["what", "where", "n", "effect"])
+    rows = rows[rows["effect"].str.contains("differs")]
+    shown = rows.groupby("what", sort=False).head(2)
+    told = [f"{row.what} {row.where}: {row.n:_} {row.effect}" for row in shown.itertuples()]
+    more_n = len(rows) - len(shown)
+    return "; ".join(told) + (f"; and {more_n} more" if more_n else "")
+
+
 def progress(items: Iterable, total_n: int, what: str) -> Iterator:
     """The items, with a line now and then that says how many are done and how long the rest will take."""
     started = said = time.monotonic()

@@ -102,10 +102,9 @@ def assert_published(source: Path, dataset: index.Dataset) -> None:
         Refusal: its counts or the checksums of its shards are not the published ones.
     """
     found = published(dataset, source)
-    told = [f"{what} {where}: {n:_} {effect}" for what, where, n, effect in found if "differs" in effect]
-    if told:
+    if told := index.differing(found):
         raise Refusal(
-            f"{source} is not PyroSDIS as published ({'; '.join(told)}): download pyronear/pyro-sdis at"
+            f"{source} is not PyroSDIS as published ({told}): download pyronear/pyro-sdis at"
             " revision a1e553ec again, or run any other set with PROFILE=mini."
         )
 
