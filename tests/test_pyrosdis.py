@@ -302,10 +302,6 @@ def test_the_published_set_is_asserted(small, monkeypatch):
     with pytest.raises(Refusal) as refusal:
         pyrosdis.assert_published(small, dataset)
     for told in ("train: 20 differs from the published 29_537", "val: 4 differs", "not there; and 8 more"):
-        "train: 20 differs from the published 29_537",
-        "val: 4 differs",
-        "it is not there; and 8 more",
-    ):
         assert told in str(refusal.value)
     seen = {where: n for _, where, n, effect in pyrosdis.published(dataset, small) if "differs" in effect}
     assert seen["images with boxes"] == 23 and sum(name.endswith(".parquet") for name in seen) == 7
