@@ -116,7 +116,15 @@ def table(conditions: list[dict]) -> pd.DataFrame:
 def spread(values: list[float]) -> str:
     """Median with the lowest and the highest, or `-` where nothing was measured."""
     seen = pd.Series(values, dtype=float)
-    return f"{seen.median():.3g} ({seen.min():.3g} to {seen.max():.3g})" if len(seen) else "-"
+    if seen.empty:
+        return "-"
+    low, middle, high = (_short(seen.quantile(q)) for q in (0, 0.5, 1))
+    return f"{middle} ({low} to {high})"
+
+
+def _short(value: float) -> str:
+    """Three digits, all of them from a thousand on."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def most_mib(sizes: list[float]) -> str:

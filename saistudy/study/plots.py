@@ -3,10 +3,13 @@
 Colours are Okabe and Ito's, which colour-blind readers can tell apart (jfly.uni-koeln.de/color, 2002).
 """
 
+import io
+
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import Image, display
 
 from saistudy.data.photographs import END
 
@@ -62,8 +65,10 @@ def _name(row: dict) -> str:
     return f"{what}, patience {row['patience']}"
 
 
-def gallery(read, rows: list[tuple[str, list, list]], note: str, titles: dict | None = None):
-    """Pictures with true boxes (blue) and predicted ones (orange, with score), four in a row.
+def gallery(read, rows: list[tuple[str, list, list]], note: str, titles: dict | None = None) -> None:
+    """Display pictures with true boxes (blue) and predicted ones (orange, with score), four in a row.
+
+    As JPEG: as PNG, photographs would make an executed notebook of several MB.
 
     Args:
         read: image name to its JPEG bytes.
@@ -73,7 +78,7 @@ def gallery(read, rows: list[tuple[str, list, list]], note: str, titles: dict | 
     columns = 4
     lines = max(1, -(-len(rows) // columns))
     size = 2.6 * columns, 2.2 * lines
-    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, dpi=80)
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, dpi=100)
     for ax in axes.flat:
         ax.axis("off")
     for ax, (image, true, predicted) in zip(axes.flat, rows, strict=False):
@@ -86,7 +91,10 @@ def gallery(read, rows: list[tuple[str, list, list]], note: str, titles: dict | 
             ax.text(box[0], box[1], f"{value:.2f}", color=COLOURS[1], fontsize=6, va="bottom")
     figure.suptitle(note, fontsize=9)
     figure.tight_layout()
-    return figure
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 80})
+    plt.close(figure)
+    display(Image(buffer.getvalue(), format="jpeg"))
 
 
 def _decoded(data: bytes) -> np.ndarray:

@@ -113,14 +113,14 @@ def some(negatives: pd.DataFrame) -> pd.DataFrame:
     return negatives[negatives["n"] > 0].round(3).set_index(["split", "kind"])
 
 
-def examples(dataset, listing: pd.DataFrame, *topics: str):
-    """Up to eight images that a check.listing tells of, each under what was found, with the boxes it kept."""
+def examples(dataset, listing: pd.DataFrame, *topics: str) -> None:
+    """Display up to eight images of a check.listing, each under what was found, with the boxes kept."""
     names = [image for topic in topics for image in check.examples(dataset, listing, topic, 8 // len(topics))]
     kept = dataset.rows.set_index("image")
     told = listing[listing["image"].isin(names)].groupby("image")["what"].unique()
     titles = {image: f"{', '.join(told[image])}\n{image}" for image in told.index}
     rows = [(image, _corners(kept.loc[image]) if image in kept.index else [], []) for image in names]
-    return plots.gallery(dataset.read, rows, f"{' and '.join(topics)}, {dataset.provenance}", titles)
+    plots.gallery(dataset.read, rows, f"{' and '.join(topics)}, {dataset.provenance}", titles)
 
 
 def _corners(row) -> list:
