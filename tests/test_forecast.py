@@ -53,7 +53,7 @@ def edit(path, old: str, new: str):
         ),
         (
             "params/demo/stage2.yaml",
-            "lr0: 0.001",
+            "lr0: 0.004",
             "lr0: 0.002",
             {"stage2-896-s0", "stage2-896-s1", "ablation"},
         ),
