@@ -28,6 +28,7 @@ examples:
 
 plan: bytes, files, room, seconds, and whether it fits beside the loaders of params/<profile>/setup-shm.yaml;
 run: copy what is not there yet; status: is it whole?; release: give the memory back.
+Exit status 1: does not fit, or is not staged. A --source is reckoned without a loader unless given --profile.
 """
 
 
@@ -88,23 +89,37 @@ def _compare(given: argparse.Namespace) -> None:
     print(agreement.sentence(given.profile))
 
 
-def _stage(given: argparse.Namespace) -> None:
-    from saistudy.data import shm, sources
+def _stage(given: argparse.Namespace) -> int:
+    from saistudy.data import sources
 
     if (given.source is None) != (given.target is None) and given.action in ("plan", "run"):
         raise Refusal(
             "--source and --target belong together: give both, or neither for the profile's own trees."
         )
-    loader_bytes, reserve_bytes = sources.beside(given.profile)
-    for source, target in sources.to_stage(given.profile, given.action, given.source, given.target).items():
-        if given.action == "plan":
-            print(shm.plan(source, target, loader_bytes, reserve_bytes)["sentence"])
-            continue
-        if given.action == "run":
-            shm.stage(source, target, loader_bytes, reserve_bytes, say=print)
-        elif given.action == "release":
-            shm.release(target)
-        print(f"{target}: {'staged' if shm.staged(target) else 'not staged'}")
+    profile = given.profile or "demo"
+    own = given.target is None or given.profile is not None
+    beside = sources.beside(profile) if own else (0, 0)
+    found = sources.to_stage(profile, given.action, given.source, given.target)
+    return max([_staged(given.action, *places, beside) for places in found.items()])
+
+
+def _staged(action: str, source: Path, target: Path, beside: tuple[int, int]) -> int:
+    """Exit status of an action on one target; 1 says that it does not fit, or is not staged."""
+    from saistudy.data import shm
+
+    if action == "plan":
+        planned = shm.plan(source, target, *beside)
+        print(planned["sentence"])
+        return int(not planned["fits"])
+    if action == "release":
+        shm.release(target)
+        print(f"{target}: released")
+        return 0
+    if action == "run":
+        shm.stage(source, target, *beside, say=print)
+    whole = shm.staged(target)
+    print(f"{target}: {'staged' if whole else 'not staged, or not whole'}")
+    return int(not whole)
 
 
 def _bench(given: argparse.Namespace) -> None:
@@ -154,7 +169,7 @@ def parser() -> argparse.ArgumentParser:
     compare.set_defaults(act=_compare)
     stage = commands.add_parser("stage", help="images in memory", epilog=STAGE, formatter_class=raw)
     stage.add_argument("action", choices=["plan", "run", "status", "release"])
-    stage.add_argument("--profile", default="demo")
+    stage.add_argument("--profile", help="whose trees (default demo), or whose loader fits beside a --source")
     stage.add_argument("--source", type=Path, help="any folder instead of the profile's trees")
     stage.add_argument("--target", type=Path, help="the folder that it is staged to")
     stage.set_defaults(act=_stage)
@@ -169,7 +184,7 @@ def main(words: list[str] | None = None) -> int:
     """Exit status of a command: 0, or 2 with one sentence on stderr, or what a failed run says."""
     given = parser().parse_args(words)
     try:
-        given.act(given)
+        return given.act(given) or 0
     except Refusal as refusal:
         print(f"saistudy: {refusal}", file=sys.stderr)
         return 2
@@ -178,7 +193,6 @@ def main(words: list[str] | None = None) -> int:
             raise
         print(f"saistudy: {failure}", file=sys.stderr)
         return failure.status
-    return 0
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from saistudy.data import check, fasdd, pyrosdis, twin
 from saistudy.data.painted import casting, faults, footage
 
 SPLITS = ("train", "val", "test")
+# Pillow's own, and that of Ultralytics, which wraps Image.open for the whole process once it is imported.
+UNKNOWN = (UnidentifiedImageError, ModuleNotFoundError)
 SMALL = {"area_frac": 0.03, "long_px": 320, "faults": "all"}
 SMALL_PYRO = {"area_frac": 0.03, "size": (320, 180), "faults": "all"}
 
@@ -42,7 +44,7 @@ def odd_picture(data: bytes, suffix: str) -> set[str]:
         return {"zero-bytes"}
     try:
         picture = Image.open(io.BytesIO(data))
-    except (UnidentifiedImageError, ModuleNotFoundError):  # Ultralytics wraps Image.open where it is loaded
+    except UNKNOWN:
         return {"undecodable"}
     found = {"L": {"grey"}, "CMYK": {"cmyk"}, "I;16": {"16-bit"}}.get(picture.mode, set())
     found = found | ({"misnamed"} if {"JPEG": "jpg", "PNG": "png"}[picture.format] != suffix else set())
@@ -90,7 +92,7 @@ def repeated(digests: dict) -> set:
 def shown_size(data: bytes) -> tuple[int, int] | None:
     try:
         picture = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
+    except UNKNOWN:
         return None
     return picture.size[::-1] if picture.getexif().get(0x0112) == 6 else picture.size
 

@@ -140,8 +140,20 @@ def test_what_somebody_adds_is_told_and_what_a_training_leaves_is_not(tree, tmp_
     # an image more would be trained on
     shutil.copy(tree / "images/train/a00000.jpg", target / "images/train/b.jpg")
     assert not shm.staged(target)
+    for act in (lambda: shm.stage(tree, target), lambda: shm.release(target)):
+        with pytest.raises(Refusal, match="images/train/b.jpg, which was not staged"):
+            act()
+    (target / "images/train/b.jpg").unlink()
     shm.stage(tree, target)
-    assert shm.staged(target) and not (target / "images/train/b.jpg").exists()
+    assert shm.staged(target)
+
+
+def test_another_source_takes_the_place_and_says_so(tree, tmp_path):
+    other, said = plant(tmp_path / "other", 3, 500), []
+    target = shm.stage(tree, tmp_path / "to")
+    shm.stage(other, target, say=said.append)
+    assert said == [f"{target} held a copy of {tree}: it is replaced"] and shm.staged(target)
+    assert len(list((target / "images/train").iterdir())) == 3
 
 
 def test_staging_again_touches_nothing(tree, tmp_path):

@@ -28,13 +28,19 @@ def test_plan_run_status_release(source, tmp_path):
     target = tmp_path / "memory"
     planned = stage("plan", "--source", source, "--target", target)
     assert planned.returncode == 0 and "GiB" in planned.stdout + "MiB" and not target.exists()
-    assert stage("status", "--target", target).stdout == f"{target}: not staged\n"
+    absent = stage("status", "--target", target)
+    assert (absent.returncode, absent.stdout) == (1, f"{target}: not staged, or not whole\n")
     assert stage("run", "--source", source, "--target", target).stdout.endswith(f"{target}: staged\n")
     copy = target / "images/train/a.jpg"
     assert copy.read_bytes() == (source / "images/train/a.jpg").read_bytes()
     assert f"path: {target}" in (target / "data.yaml").read_text()
     assert stage("status", "--target", target).stdout == f"{target}: staged\n"
-    assert stage("release", "--target", target).stdout == f"{target}: not staged\n"
+    (target / "mine.txt").write_text("notes")
+    for words in (("run", "--source", source), ("release",)):
+        kept = stage(*words, "--target", target)
+        assert kept.returncode == 2 and "mine.txt" in kept.stderr and (target / "mine.txt").exists()
+    (target / "mine.txt").unlink()
+    assert stage("release", "--target", target).stdout == f"{target}: released\n"
     assert not target.exists() and (source / "images/train/a.jpg").exists()
 
 

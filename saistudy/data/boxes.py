@@ -5,6 +5,7 @@ A label array is float64 (N, 5): class, xc, yc, w, h; the last four are fraction
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 ROUNDING = 1e-6  # a published coordinate has six decimals, so an edge xc +- w/2 is known to 7.5e-7
 INVISIBLE = 5e-7  # a side below this is written as 0.000000
 TEXT_N = 120  # characters of a refused line that are kept as evidence
+LINES_N = 20  # lines of one file that are told for one reason: a broken file may have millions
 # Findings that leave the image in: the first two drop their line.
 KEPT = frozenset({"zero-area", "duplicate", "clipped", "bom", "crlf"})
 
@@ -34,10 +36,11 @@ def parse(
     the published FASDD labels need; beyond that, or without `size`, it is refused. Refused: columns,
     not-a-number, class, range; Ultralytics 8.4 ignores the whole image for these, so a caller must
     not keep the rest. Dropped: zero-area, duplicate. Noted: clipped, and once a file bom and crlf.
+    Of each reason the first LINES_N lines are told.
     """
     slack = (1 / size[0], 1 / size[1]) if size else (0.0, 0.0)
     rows: dict[tuple, tuple] = {}
-    findings = _encoding(text)
+    findings, told = _encoding(text), Counter()
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
         if not line.strip():
             continue
@@ -47,7 +50,8 @@ def parse(
             reason = "duplicate"
         elif row:
             rows[key] = row
-        if reason:
+        told[reason] += 1
+        if reason and told[reason] <= LINES_N:
             findings.append(Finding(number, reason, line[:TEXT_N]))
     return np.array(list(rows.values()), dtype=np.float64).reshape(-1, 5), findings
 

@@ -32,7 +32,7 @@ def said(archive: Archive, split: str) -> list[tuple]:
             size = int(image["width"]), int(image["height"])
             rows.append((split, str(image["file_name"]), *size, _array(owned.pop(image["id"], []))))
         return rows + [(split, f"image_id {owner}", 0, 0, _array(own)) for owner, own in owned.items()]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Refusal(
             f"{path} cannot be read as COCO ({error!r}): images with id, file_name, width, height"
             " and annotations with image_id, category_id, bbox were expected, so unpack FASDD_CV again."

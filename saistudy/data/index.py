@@ -49,7 +49,7 @@ class Dataset:
 
 
 def safe(image: str) -> bool:
-    """Whether a published image name can be a file name inside one folder, on any file system."""
+    """Whether a published image name can be a file name inside one folder, and nothing more."""
     stem, dot, suffix = image.rpartition(".")
     plain = image.isprintable() and not set(image) & FORBIDDEN and not image.startswith(".")
     known = suffix.lower() in set().union(*FORMATS.values())

@@ -53,11 +53,12 @@ KINDS = {  # by topic: what it is called, and what becomes of it
 # What stands in place of KINDS["lists"] where a data set has none, or the user's own.
 LISTS = {
     "fasdd": [*KINDS["lists"]],
-    "pyrosdis": ["missing-label", "unsafe-name", "repeated-name", "undated"],
+    "pyrosdis": ["missing-label", "unsafe-name", "no-camera", "repeated-name", "undated"],
     "yolo": ["missing-image", "unsafe-name", "listed-twice", "repeated-name", "no-label-file"],
 }
 MEANING = KINDS["lists"] | {
     "repeated-name": "renamed and kept",
+    "no-camera": "left out: no split by cameras could place it",
     "undated": "kept as one event of its camera",
     "no-label-file": "kept as an image without boxes, as Ultralytics does",
 }

@@ -22,7 +22,16 @@ FORMATS = {
 }
 SIDE_PX = 10  # Ultralytics ignores an image with a shorter side
 START, END = b"\xff\xd8", b"\xff\xd9"  # markers of a JPEG
-ORIENTATION = 0x0112  # EXIF tag; 1 upright, 5 to 8 on its side
+ORIENTATION = 0x0112  # EXIF tag; 1 upright
+UPRIGHT = {  # rows and columns as stored -> as shown (EXIF 2.32, 4.6.4 A)
+    2: np.fliplr,
+    3: lambda grey: grey[::-1, ::-1],
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda grey: np.rot90(grey, -1),
+    7: lambda grey: grey[::-1, ::-1].T,
+    8: np.rot90,
+}
 DISTANCE = 8  # bits; see `cluster`
 PAIRS_N = 5_000_000  # near pairs held at a time while clustering (80 MB)
 
@@ -59,17 +68,16 @@ def describe(data: bytes, image: str) -> Photograph:
         Damaged: the bytes do not decode, Ultralytics does not read the format, a side is < 10 px.
     """
     photo, grey = _decode(data)
-    height, width = grey.shape
+    orientation = _orientation(photo)
+    shown = UPRIGHT.get(orientation, np.asarray)(grey)
+    height, width = shown.shape
     if photo.format not in FORMATS:
         told = f"{photo.format}: one of {sorted(FORMATS)} was expected, convert or remove it"
         raise Damaged("format", told)
     if min(width, height) < SIDE_PX:
         raise Damaged("tiny", f"{width}x{height} px: sides of at least {SIDE_PX} px were expected, remove it")
-    orientation = _orientation(photo)
-    if orientation in {5, 6, 7, 8}:
-        width, height = height, width
     oddities = _oddities(photo, data, image, orientation)
-    return Photograph(width, height, hashlib.sha256(data).hexdigest(), perceptual_hash(grey), oddities)
+    return Photograph(width, height, hashlib.sha256(data).hexdigest(), perceptual_hash(shown), oddities)
 
 
 def _orientation(photo: Image.Image) -> int:
@@ -160,7 +168,7 @@ def perceptual_hash(grey: np.ndarray) -> int:
     """
     from scipy.fft import dctn  # here: scipy takes most of a second, and a plan hashes nothing
 
-    small = Image.fromarray(grey).resize((32, 32), Image.Resampling.BOX)
+    small = Image.fromarray(np.ascontiguousarray(grey)).resize((32, 32), Image.Resampling.BOX)
     terms = dctn(np.asarray(small, dtype=np.float64), norm="ortho")[:8, :8].ravel()[1:].round(6)
     bits = np.append(terms > np.median(terms), False)
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -39,7 +39,8 @@ def read(source: Path, known: Known | None = None) -> index.Dataset:
     than 600 s without a frame (frames without a readable date form one event). The published val
     becomes test, and whole cameras are cut from train for val (by the sha256 of their names
     until 10 % of the images are reached), so that val never chooses on test. A name that
-    returns gets _2, _3 before its suffix; an unsafe one refuses its image. Pixels of a row group whose
+    returns gets _2, _3 before its suffix; an unsafe one refuses its image, a missing camera
+    too, for no split by cameras could place it. Pixels of a row group whose
     images `known` has all seen in the unchanged shard are not read.
 
     Raises:
@@ -142,6 +143,8 @@ def _examined(
         image = index.free(index.shown(row.image_name), taken)
         return None, [index.note(image, ours, "unsafe-name", text=row.place[0].name)]
     image, notes = index.free(row.image_name, taken), []
+    if not row.camera:
+        return None, [index.note(image, ours, "no-camera", text=row.place[0].name)]
     reader.places[image] = row.place
     if image != row.image_name:
         notes.append(index.note(image, ours, "repeated-name", text=row.image_name))

@@ -79,19 +79,26 @@ def listed(folder: Path, split: str) -> list[Path]:
         Refusal: there are more or fewer.
     """
     paths = sorted(folder.glob(f"{split}-*.parquet"))
-    numbers = [re.fullmatch(rf"{split}-(\d+)-of-(\d+)\.parquet", path.name) for path in paths]
-    expected_n = int(numbers[0][2]) if numbers and numbers[0] else 1
-    if len(paths) != expected_n:
+    found = [re.fullmatch(rf"{split}-(\d+)-of-(\d+)\.parquet", path.name) for path in paths]
+    expected_n = int(found[0][2]) if found and found[0] else 1
+    numbers = [int(one[1]) if one else number for number, one in enumerate(found)]
+    if numbers != [*range(expected_n)]:
         raise Refusal(
-            f"{folder} holds {len(paths)} {split} shards where {expected_n} were expected;"
-            " download the missing ones."
+            f"{folder} holds {split} shards with the numbers {numbers} where {[*range(expected_n)]} were"
+            " expected: download the missing ones, remove the others."
         )
     return paths
 
 
 def rows_n(path: Path) -> int:
-    """How many rows a shard says that it holds."""
+    """How many rows a shard says that it holds.
+
+    Raises:
+        Refusal: none, or it cannot be read.
+    """
     with _opened(path) as content:
+        if content.metadata.num_rows == 0:
+            raise Refusal(f"{path} holds no row where images were expected: download it again.")
         return content.metadata.num_rows
 
 

@@ -16,6 +16,8 @@ MARK = ".staging.json"  # says that the folder is ours: there before the first f
 def must_be_ours(target: Path) -> None:
     """Refuse a target that is a link or a file, or holds anything but what `stage` put there.
 
+    What Ultralytics leaves beside images while it trains on them is no reason.
+
     Raises:
         Refusal: one of these.
     """
@@ -24,16 +26,42 @@ def must_be_ours(target: Path) -> None:
     names = os.listdir(target) if target.exists() else []
     if MARK not in names and any(not transfer.is_part(name) for name in names):
         raise Refusal(f"{target} holds files that were not staged: name an empty folder.")
+    if MARK in names and (stray := _stray(target)):
+        raise Refusal(f"{target} holds {stray}, which was not staged: move it elsewhere, then run again.")
+
+
+def _stray(target: Path) -> str | None:
+    """A file that neither mark nor manifest names; None where there is none."""
+    known = {MARK, manifest.NAME, *manifest.read(target), *marked(target).get("files", ())}
+    for place, _, names in os.walk(target):
+        for name in names:
+            path = os.path.relpath(os.path.join(place, name), target)
+            beside = transfer.is_part(name) or name.endswith(origin.LEFT_BY_TRAINING)
+            if path not in known and not beside:
+                return path
+    return None
 
 
 def mark(source: origin.Origin) -> bytes:
-    """Contents of the mark: which source."""
-    return json.dumps({"source": str(source.folder.resolve())}).encode() + b"\n"
+    """Contents of the mark: which source, and which files are about to stand here."""
+    told = {"source": str(source.folder.resolve()), "files": sorted(source.stamps)}
+    return json.dumps(told).encode() + b"\n"
+
+
+def marked(target: Path) -> dict:
+    """What the mark says; empty where there is none or it is not sound."""
+    try:
+        told = json.loads((target / MARK).read_bytes())
+        return told if isinstance(told, dict) else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def fill(state: manifest.State, target: Path, threads_n: int, say: Callable[[str], None]) -> None:
     """Bring the target to the state of the source: what has to go out, others in, manifest last."""
     source, stamps = state.source, state.source.stamps
+    if (former := marked(target).get("source")) not in (None, str(source.folder.resolve())):
+        say(f"{target} held a copy of {former}: it is replaced")
     target.mkdir(exist_ok=True)
     _clean(target, {MARK, *stamps} - state.outdated.keys())
     transfer.write(target / MARK, mark(source))
