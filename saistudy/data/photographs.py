@@ -138,7 +138,8 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
     except Exception as error:  # Pillow's openers raise what they like on bytes that are no image
-        raise Damaged("undecodable", f"no image ({type(error).__name__}): fetch it again") from error
+        told = "too many pixels" if isinstance(error, Image.DecompressionBombError) else "no image"
+        raise Damaged("undecodable", f"{told} ({type(error).__name__}): fetch or convert it") from error
 
 
 def _load(data: bytes) -> tuple[Image.Image, np.ndarray]:
