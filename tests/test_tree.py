@@ -455,6 +455,19 @@ def test_killed_at_random_moments(shards, tmp_path, kills_n):
     assert landed >= kills_n
 
 
+@pytest.mark.parametrize("left", [".data.yaml.4711.part", ".index.parquet.4711.part", "tree.begun"])
+def test_what_a_kill_leaves_beside_the_images_goes(dataset, tmp_path, left):
+    """Killed while a table was written (no tree.json yet), or after it with tree.begun still there."""
+    tree.build(dataset, tmp_path)
+    straight = _content(tmp_path)
+    (tmp_path / "tree.begun").touch()
+    (tmp_path / left).touch()
+    if left != "tree.begun":
+        (tmp_path / "tree.json").unlink()
+    tree.build(dataset, tmp_path)
+    assert _content(tmp_path) == straight
+
+
 def _seen(folder):
     """Hash, time of change and mode of everything below a folder."""
     return {

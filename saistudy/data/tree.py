@@ -54,6 +54,7 @@ def build(dataset: index.Dataset, folder: Path, negatives: bool = True) -> Path:
     stamp = _stamp(dataset, rows, negatives)
     told = data_yaml(folder, dataset.names, stamp["images_n"])
     if _complete(folder, stamp, told):
+        (folder / BEGUN).unlink(missing_ok=True)  # killed between the two last lines below
         return folder / "data.yaml"
     try:
         _begin(folder)
@@ -156,7 +157,8 @@ def _begin(folder: Path) -> None:
         raise Refusal(f"{folder} holds something else than a tree: name an empty or new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / BEGUN).touch()
-    (folder / DONE).unlink(missing_ok=True)
+    for file in [folder / DONE, *folder.glob(".*.part")]:  # a write that was killed leaves its .part
+        file.unlink(missing_ok=True)
 
 
 def _clean(folder: Path, rows: pd.DataFrame) -> set[str]:
