@@ -134,7 +134,8 @@ def check(notebook: str, namespace: dict) -> SimpleNamespace:
 
     The first cell after the parameters calls it with `globals()`. IPython's `In` tells which names
     the parameters cell and Papermill's injected one (first line `# Parameters`) assigned. Without
-    an injected cell somebody explores by hand: results go to `results/lab`, weights to `work/lab`.
+    an injected cell somebody explores by hand: results go to `results/lab`, weights to `work/lab`,
+    and a training shows a live table of its epochs.
 
     Raises:
         Refusal: see `validate`.
@@ -146,6 +147,7 @@ def check(notebook: str, namespace: dict) -> SimpleNamespace:
     if not any(code.startswith("# Parameters") for code in cells):
         os.environ.setdefault("SAISTUDY_RESULTS", str(ROOT / "results" / "lab"))
         os.environ.setdefault("SAISTUDY_WORK", str(ROOT / "work" / "lab"))
+        os.environ["SAISTUDY_LIVE"] = "1"
     return SimpleNamespace(**validate(notebook, {name: namespace[name] for name in names}))
 
 

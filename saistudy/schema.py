@@ -64,6 +64,9 @@ class _Trained(Notebook):
     patiences: Annotated[list[Count], Field(min_length=1)]
     train: Arguments
     effective: list[Effective]
+    exact: bool
+    oom_recovery: bool
+    durable_dir: str
 
     @field_validator("patiences")
     @classmethod

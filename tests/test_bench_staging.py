@@ -28,6 +28,14 @@ def test_ratios_follow_from_the_passes(measured):
         assert measured["spread"][kind] == pytest.approx([pairs[0], pairs[2]])
 
 
+def test_ways_are_taken_in_turn_each_made_ready_for():
+    seen = []
+    ways = {name: lambda name=name: seen.append(name) for name in "AB"}
+    seconds = bench_staging.in_turn(ways, 2, lambda name: seen.append(f"for {name}"))
+    assert seen == ["for A", "A", "for B", "B"] * 2
+    assert [len(passes) for passes in seconds.values()] == [2, 2] and list(seconds) == ["A", "B"]
+
+
 def test_the_result_says_what_was_copied_and_on_what_machine(measured):
     assert (measured["files_n"], measured["bytes"]) == (60, 1_200_000)
     assert set(measured["environment"]) == {"cpu", "cores_n", "ram_gib", "platform"}

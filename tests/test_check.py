@@ -331,6 +331,19 @@ def test_one_box_of_many_is_named(small):
     }
 
 
+def test_an_image_that_a_list_names_wrongly_is_one_finding(small):
+    path = small / f"{archives.YOLO}/train.txt"
+    path.write_bytes(path.read_bytes().replace(b"fire_CV000000", b"FIRE_CV000000"))
+    assert _set(_listing(small)) == {("missing-image", f"{FIRE}.jpg", "train", 1)}
+
+
+def test_a_summary_of_a_listing_at_hand_is_the_same(small):
+    label(small, FIRE, "9 0.5 0.5 0.2 0.2\n")
+    dataset, coco = fasdd.read(small), fasdd.coco(small)
+    told = check.findings(dataset, coco, found=check.listing(dataset, coco))
+    pd.testing.assert_frame_equal(told, check.findings(dataset, coco))
+
+
 def test_refused_images_are_not_held_against_coco(small):
     label(small, FIRE, "9 0.5 0.5 0.2 0.2\n")
     (small / "images/fire_CV000001.jpg").unlink()

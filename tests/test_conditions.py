@@ -8,7 +8,8 @@ from torch.optim import optimizer as optim
 
 from saistudy.paths import Refusal
 from saistudy.training import conditions
-from saistudy.training.fit import ENGINES, fit
+from saistudy.training.attempts import ENGINES
+from saistudy.training.fit import fit
 
 PLAIN = painted.BARE | {"imgsz": 64, "batch": 8, "nbs": 8, "epochs": 1, "lr0": 0.001, "mosaic": 0.0}
 

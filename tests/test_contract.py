@@ -27,8 +27,10 @@ FLOORS = [
         *["data.staging.origin", "data.staging.manifest", "data.staging.mirror", "data.shm", "data.sources"],
     ],
     [
-        *["training.patience", "training.footprint", "training.loading", "training.rect"],
-        *["training.conditions", "training.fit"],
+        *["training.patience", "training.ladder", "training.checkpoints", "training.footprint"],
+        *["training.loading", "training.rect", "training.resume", "training.telemetry", "training.decay"],
+        *["training.cutouts", "training.paste", "training.memory", "training.conditions"],
+        *["training.request", "training.progress", "training.attempts", "training.fit", "training.export"],
     ],
     [
         *["evaluation.stats", "evaluation.cocoeval", "evaluation.metrics", "evaluation.truth"],

@@ -252,6 +252,46 @@ def test_unsafe_name_in_a_list(small, line):
     balance(dataset, 14)
 
 
+MISSPELT = {"FIRE_CV000000.JPG": "missing-image", "/data/fire_CV000000.jpg": "unsafe-name"}
+MISSPELT |= {"./images/sub/fire_CV000000.jpg": "unsafe-name", "C:\\d\\Fire_CV000000.jpg": "unsafe-name"}
+
+
+@pytest.mark.parametrize("line", MISSPELT)
+def test_a_line_that_names_an_image_wrongly_and_that_image_are_one_row(small, line):
+    path = small / f"{archives.YOLO}/train.txt"
+    path.write_bytes(path.read_bytes().replace(f"./images/{FIRE}.jpg".encode(), line.encode()))
+    dataset = fasdd.read(small)
+    assert _noted(dataset) == {(MISSPELT[line], f"{FIRE}.jpg", "train", 1)}
+    assert dataset.quarantine["text"].tolist() == [f"unlisted, the line says {line}"]
+    balance(dataset, 12)
+    downloads.add_line(small, "val", f"{FIRE}.jpg")  # named right, too: now the line is one of its own
+    assert f"{FIRE}.jpg" in set(fasdd.read(small).rows["image"])
+    balance(fasdd.read(small), 13)
+
+
+SPELLINGS = ["./images/{}.jpg", "/data/images/{}.jpg", "..\\{}.jpg", "images/{}.JPG", None]
+
+
+@given(st.lists(st.sets(st.sampled_from(SPELLINGS)), min_size=4, max_size=4), st.randoms())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_image_and_no_line_is_lost_however_images_are_spelt(tmp_path_factory, spelt, order):
+    """Of smoke: each image is one whether a line means it or not, and so is each further wrong line."""
+    root = downloads.fasdd(tmp_path_factory.mktemp("spelt") / "FASDD_CV", 8)
+    stems = [f"smoke_CV{n:06d}" for n in range(len(spelt))]
+    lines = [f"{kind}_CV{n:06d}.jpg" for kind in ("fire", "smoke") for n in range(8)]
+    lines = [line for line in lines if line[:-4] not in stems]
+    lines += [how.format(stem) for stem, hows in zip(stems, spelt, strict=True) for how in hows if how]
+    order.shuffle(lines)
+    downloads.write_list(root, "train", lines + [f"neitherFireNorSmoke_CV{n:06d}.jpg" for n in range(4)])
+    wrong_n = [len(hows - {SPELLINGS[0], None}) for hows in spelt]
+    further_n = sum(max(0, n - (SPELLINGS[0] not in hows)) for n, hows in zip(wrong_n, spelt, strict=True))
+    dataset = fasdd.read(root)
+    balance(dataset, 24 + further_n)
+    gone = set(dataset.quarantine["image"])
+    right = {stem for stem, hows in zip(stems, spelt, strict=True) if SPELLINGS[0] in hows}
+    assert {stem for stem in stems if f"{stem}.jpg" in gone} == set(stems) - right
+
+
 def test_two_images_cannot_share_a_label_file(small):
     (small / "images/fire_CV000000.png").write_bytes(encode(picture(77), "PNG"))
     downloads.add_line(small, "val", "./images/fire_CV000000.png")

@@ -12,7 +12,9 @@ import torch
 from ultralytics import YOLO
 
 from saistudy.paths import Refusal
-from saistudy.training.fit import ENGINES, fit
+from saistudy.training.attempts import ENGINES
+from saistudy.training.fit import fit
+from saistudy.training.paste import Paste
 
 ONCE = painted.LEARNABLE | {"epochs": 2, "batch": 8, "nbs": 8}
 
@@ -206,3 +208,18 @@ def test_a_named_class_keeps_its_row_and_single_cls_loses_it(trained, tmp_path):
     others = [k for k in learnt if k not in rows]
     assert all(torch.equal(named[k].float(), learnt[k]) for k in others)
     assert all(torch.equal(single[k].float(), learnt[k]) for k in others)
+
+
+def test_pasted_objects_and_learning_rates_by_layer(trained, rectangles, tmp_path):
+    annotated = rectangles.folder
+    counts = {"train": 3, "val": 1}
+    empty = painted.tree(tmp_path / "empty", counts, {0: "fire"}, [(64, 48)], colours=[(30, 30, 30)])
+    for label in (empty.folder / "labels").rglob("*.txt"):
+        label.write_text("")
+    paste = Paste(empty.folder / "images" / "train", annotated / "images" / "train", synthetic_ratio=1.5)
+    train = ONCE | {"epochs": 1}
+    run = fit("yolov8n.yaml", rectangles.yaml, tmp_path / "run", llrd_rate=0.9, paste=paste, **train)
+    assert run.conditions["images_n"] == 16 + 24 and run.conditions["val_images_n"] == 8
+    rates = [group["lr0"] for group in run.conditions["groups"]]
+    assert max(rates) == pytest.approx(train["lr0"])
+    assert min(rates) == pytest.approx(train["lr0"] * 0.9**22)  # 23 layers, the first 22 steps from the last

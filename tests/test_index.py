@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 import zipfile
 
 import cv2
@@ -354,6 +355,49 @@ def test_safe_names():
 def test_an_unsafe_name_is_shown_as_no_safe_one(name):
     shown = index.shown(name)
     assert not index.safe(shown) and "/" not in shown and len(shown.encode()) < 200
+
+
+def test_a_safe_name_is_shown_as_it_is():
+    assert index.shown("été (2).JPG") == "été (2).JPG"
+
+
+@given(st.lists(st.text("a_2?.J/j\n", max_size=6), max_size=12))
+def test_names_that_are_shown_stay_apart_and_unsafe(names):
+    taken = set()
+    unsafe = [name for name in names if not index.safe(name)]
+    told = [index.free(index.shown(name), taken) for name in unsafe]
+    assert len({name.casefold() for name in told}) == len(told)
+    assert not any(index.safe(name) or set(name) & {"/", "\n"} for name in told)
+
+
+def _rewritten(path, data, **how):
+    """Other bytes in the same file: size, clock and inode as before."""
+    seen = path.stat()
+    with open(path, "r+b") as file:
+        file.write(data)
+    os.utime(path, ns=(seen.st_atime_ns, how.get("mtime_ns", seen.st_mtime_ns)))
+
+
+def test_a_digest_is_remembered_until_path_size_clock_or_inode_change(tmp_path):
+    path, kept = tmp_path / "a.bin", tmp_path / "known" / "digests.json"
+    path.write_bytes(b"first")
+    first, second = (hashlib.md5(data).hexdigest() for data in (b"first", b"other"))
+    assert index.digest(path, "md5", kept) == first
+    _rewritten(path, b"other")
+    assert index.digest(path, "md5", kept) == first  # so it was not read
+    assert index.digest(path, "md5") == second
+    assert index.digest(path, "sha256", kept) == hashlib.sha256(b"other").hexdigest()
+    _rewritten(path, b"other", mtime_ns=1)
+    assert index.digest(path, "md5", kept) == second
+    os.replace(shutil.copy2(path, tmp_path / "b.bin"), path)  # another inode
+    _rewritten(path, b"third")
+    assert index.digest(path, "md5", kept) == hashlib.md5(b"third").hexdigest()
+    path.write_bytes(b"longer")
+    os.utime(path, ns=(1, 1))
+    assert index.digest(path, "md5", kept) == hashlib.md5(b"longer").hexdigest()
+    kept.write_text("no JSON")
+    assert index.digest(path, "md5", kept) == hashlib.md5(b"longer").hexdigest()
+    assert os.listdir(kept.parent) == ["digests.json"]
 
 
 def test_free_counts_up_by_stems():

@@ -39,6 +39,9 @@ STAGE1 = {
     "negatives": True,
     "train": {"imgsz": 896, "lr0": 0.001, "freeze": [0, 1], "device": None},
     "effective": [{"key": "workers", "value": 0, "reason": "no GPU"}],
+    "exact": True,
+    "oom_recovery": True,
+    "durable_dir": "",
 }
 
 
@@ -181,8 +184,8 @@ def test_inside_a_notebook_names_come_from_the_cells_and_values_from_the_namespa
     check = "from saistudy import params\np = params.check('ablation', globals())\nunrelated = 1"
     namespace = shell(assignments(ABLATION), injected, check)
     assert vars(namespace["p"]) == ABLATION | {"alpha": 0.1}
-    # under Papermill the results of the study are meant
-    assert "SAISTUDY_RESULTS" not in params.os.environ
+    # under Papermill the results of the study are meant, and nobody looks while it runs
+    assert not {"SAISTUDY_RESULTS", "SAISTUDY_LIVE"} & params.os.environ.keys()
 
 
 def test_run_all_by_hand_writes_to_results_lab(monkeypatch):
@@ -190,10 +193,13 @@ def test_run_all_by_hand_writes_to_results_lab(monkeypatch):
     monkeypatch.delenv("SAISTUDY_RESULTS")
     monkeypatch.setenv("SAISTUDY_WORK", "restored as well")
     monkeypatch.delenv("SAISTUDY_WORK")
+    monkeypatch.setenv("SAISTUDY_LIVE", "restored too")
+    monkeypatch.delenv("SAISTUDY_LIVE")
     params.check("ablation", shell(assignments(ABLATION)))
     assert params.os.environ["SAISTUDY_RESULTS"] == str(ROOT / "results" / "lab")
     # weights too: the study's own must stay those that its records name
     assert params.os.environ["SAISTUDY_WORK"] == str(ROOT / "work" / "lab")
+    assert params.os.environ["SAISTUDY_LIVE"] == "1"
 
 
 def test_a_kernel_without_history_is_asked_for_its_plain_values():

@@ -1,16 +1,20 @@
 """Where data come from: every form of a source, what is missing said in one sentence, trees built once."""
 
+import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from saistudy.data import shm, sources, tree, twin
-from saistudy.paths import ROOT, Refusal, work
+from saistudy.paths import PARAMS, ROOT, Refusal, work
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,13 @@ def test_a_key_changes_with_the_data_and_not_with_the_clock(workplace, tmp_path)
     assert sources.source_key(copy, "fasdd_cv") != sources.key("mini", "fasdd_cv")
 
 
-@pytest.mark.parametrize(("dataset", "must_say"), [("fasdd_cv", "10.57760"), ("pyro-sdis", "a1e553ec")])
+TO_DOWNLOAD = {  # as typed from the record of version V9 and from the card
+    "fasdd_cv": r"FASDD_CV\.zip \(12_326_081_298 bytes, MD5 da5e1410e13113fc9d605567aea54508\) .*10\.57760",
+    "pyro-sdis": "a1e553ec4d806f71fc6db744cc22bc3469487382 .* 7 parquet shards, SHA-256 of the first 7ceba",
+}
+
+
+@pytest.mark.parametrize(("dataset", "must_say"), TO_DOWNLOAD.items())
 def test_missing_data_are_named_with_what_to_download(monkeypatch, dataset, must_say):
     monkeypatch.delenv(sources.VARIABLES[dataset], raising=False)
     with pytest.raises(Refusal, match=must_say) as refusal:
@@ -76,6 +86,35 @@ def test_a_named_source_that_does_not_exist_is_refused(monkeypatch, tmp_path):
 def test_the_study_itself_refuses_any_other_number_of_images(workplace):
     with pytest.raises(Refusal, match="63_546"):
         sources.read("h200", "fasdd_cv")
+
+
+def _md5_told():
+    """The checksum that the study says of the archive it refuses."""
+    with pytest.raises(Refusal, match="checksum") as refusal:
+        sources.read("h200", "fasdd_cv")
+    return re.search(r"[0-9a-f]{32}(?= differs)", str(refusal.value))[0]
+
+
+def test_an_archive_is_hashed_once_and_again_when_it_changes(workplace, monkeypatch, tmp_path):
+    path = Path(shutil.copy(workplace / "FASDD_CV.zip", tmp_path))
+    monkeypatch.setenv("SAISTUDY_FASDD", str(path))
+    before, seen = hashlib.md5(path.read_bytes()).hexdigest(), path.stat()
+    assert _md5_told() == before
+    with open(path, "r+b") as file:  # the first member's clock, of which no reader of zips asks
+        file.seek(10)
+        file.write(b"\1\2")
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    after = hashlib.md5(path.read_bytes()).hexdigest()
+    assert _md5_told() == before != after  # as it was remembered
+    os.utime(path)
+    assert _md5_told() == after
+
+
+def test_what_the_loaders_need_is_that_of_the_profile_or_of_a_notebook_with_other_values():
+    values = yaml.safe_load((PARAMS / "demo" / "setup-shm.yaml").read_text())
+    assert sources.beside("demo", values) == sources.beside("demo")
+    other = values | {"batch": 128, "imgsz": 896, "workers": 12, "prefetch": 4, "reserve_gib": 1.5}
+    assert sources.beside("demo", other) == (15_105_785_856 * 3, 1_610_612_736)
 
 
 def test_a_tree_is_built_once_and_again_when_its_source_changes(workplace, monkeypatch, tmp_path):

@@ -25,15 +25,20 @@ def listing(dataset: index.Dataset, coco: pd.DataFrame | None = None) -> pd.Data
 
 
 def findings(
-    dataset: index.Dataset, coco: pd.DataFrame | None = None, source: Path | None = None
+    dataset: index.Dataset,
+    coco: pd.DataFrame | None = None,
+    source: Path | None = None,
+    found: pd.DataFrame | None = None,
+    kept: Path | None = None,
 ) -> pd.DataFrame:
     """The summary: about, what, where (split or splits), n (int), effect (what it changes).
 
     n of boxes, images, lists and coco counts rows of `listing`; of duplicates, images with another like them;
     of groups, groups; n = 0 says that the search was made. Published counts, names and checksums only of what
     claims to be a published data set (`fasdd.claims`, `pyrosdis.claims`); `source` is what was read.
+    `found` is the `listing`, where it is at hand; `kept` remembers checksums (`index.digest`).
     """
-    found = listing(dataset, coco)
+    found = listing(dataset, coco) if found is None else found
     reader = "fasdd" if dataset.name.startswith(fasdd.NAME) else "yolo"
     reader = "pyrosdis" if duplicates.filmed(dataset.rows) else reader
     kinds_of = kinds.searched(reader, coco is not None, set(found["what"]))
@@ -42,15 +47,15 @@ def findings(
         *duplicates.counted(dataset.rows),
         *_negatives(dataset),
     ]
-    rows += [("published", *row) for row in _published(dataset, source)]
+    rows += [("published", *row) for row in _published(dataset, source, kept)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _published(dataset: index.Dataset, source: Path | None) -> list[tuple[str, str, int, str]]:
+def _published(dataset: index.Dataset, source: Path | None, kept: Path | None) -> list[index.Told]:
     if fasdd.claims(dataset, source):
-        return fasdd.published(dataset, source)
+        return fasdd.published(dataset, source, kept)
     if source is not None and pyrosdis.claims(dataset):
-        return pyrosdis.published(dataset, source)
+        return pyrosdis.published(dataset, source, kept)
     told = "other than the published data set has: its counts, names and checksums are not asked for"
     return [("published", "all", dataset.images_n, told)]
 

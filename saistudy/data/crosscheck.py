@@ -69,9 +69,7 @@ def disagreements(dataset: index.Dataset, coco: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows(what: str, frame: pd.DataFrame, text: str) -> Iterator[tuple]:
-    return (
-        (what, image, split, 0, text) for image, split in zip(frame["image"], frame["split"], strict=True)
-    )
+    return ((what, *place, 0, text) for place in zip(frame["image"], frame["split"], strict=True))
 
 
 def _splits(other: pd.DataFrame) -> Iterator[tuple]:

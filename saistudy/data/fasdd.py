@@ -1,6 +1,5 @@
 """FASDD_CV as its authors publish it: flat images, YOLO and COCO annotations, three lists."""
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -32,7 +31,6 @@ CATEGORIES = {
     "neitherFireNorSmoke_CV": {"train": 26_133, "val": 6_533, "test": 6_533},
 }
 PUBLISHED = {split: sum(images_n[split] for images_n in CATEGORIES.values()) for split in index.SPLITS}
-BLOCK_BYTES = 2**23
 CHUNK_N = 64  # images that a thread takes at a time
 Examined = tuple[dict | None, list[dict]]
 
@@ -132,38 +130,39 @@ def claims(dataset: index.Dataset, source: Path | None = None) -> bool:
     return sized or len(_names(dataset)) >= sum(PUBLISHED.values())
 
 
-def published(dataset: index.Dataset, source: Path | None = None) -> list[tuple[str, str, int, str]]:
+def published(
+    dataset: index.Dataset, source: Path | None = None, kept: Path | None = None
+) -> list[index.Told]:
     """What, where, n and "agrees ..." or "differs ...": counts by split and category, names, the zip's MD5.
 
-    Images that were refused count: the archive lists them. Only a `source` that is a zip has a checksum.
+    Images that were refused count: the archive lists them. Only a zip has a checksum (`kept`: index.digest).
     """
     names = _names(dataset)
     table = names.groupby(["category", "split"]).size()
-    rows = [_count(split, int((names["split"] == split).sum()), n) for split, n in PUBLISHED.items()]
+    rows = [index.counted(split, int((names["split"] == split).sum()), n) for split, n in PUBLISHED.items()]
     rows += [
-        _count(f"{split} {kind}", int(table.get((kind, split), 0)), n)
+        index.counted(f"{split} {kind}", int(table.get((kind, split), 0)), n)
         for kind, counts in CATEGORIES.items()
         for split, n in counts.items()
     ]
     rows += [_numbered(kind, names.loc[names["category"] == kind, "image"]) for kind in CATEGORIES]
     odd_n = int((names["category"] == "").sum())
-    rows.append(
-        ("published names", "others", odd_n, "differs from the published stems" if odd_n else "agrees")
-    )
+    told = "differs from the published stems" if odd_n else "agrees"
+    rows.append(("published names", "others", odd_n, told))
     if source is not None and source.is_file():
-        md5 = _md5(source)
+        md5 = index.digest(source, "md5", kept)
         verdict = "agrees with" if md5 == ARCHIVE_MD5 else f"{md5} differs from"
         rows.append(("published checksum", source.name, 1, f"{verdict} the published MD5 {ARCHIVE_MD5}"))
     return rows
 
 
-def assert_published(source: Path, dataset: index.Dataset) -> None:
-    """Do nothing where a download is the published archive.
+def assert_published(source: Path, dataset: index.Dataset, kept: Path | None = None) -> None:
+    """Do nothing where a download is the published archive; `kept` as for `published`.
 
     Raises:
         Refusal: its counts, names or (of a zip) its checksum are not the published ones.
     """
-    found = published(dataset, Path(source))
+    found = published(dataset, Path(source), kept)
     if told := index.differing(found):
         raise Refusal(
             f"{source} is not FASDD_CV as published ({told}): download FASDD_CV.zip of version V9"
@@ -178,24 +177,9 @@ def _names(dataset: index.Dataset) -> pd.DataFrame:
     return listed.assign(category=listed["image"].astype(str).map(category))
 
 
-def _count(where: str, seen_n: int, published_n: int) -> tuple[str, str, int, str]:
-    verdict = "agrees with" if seen_n == published_n else "differs from"
-    return "published count", where, seen_n, f"{verdict} the published {published_n:_}"
-
-
-def _numbered(kind: str, images: pd.Series) -> tuple[str, str, int, str]:
+def _numbered(kind: str, images: pd.Series) -> index.Told:
     """Numbers that lack between 0 and the highest of a category."""
     numbers = set(images.str.rpartition(".")[0].str[-6:].astype(int))
     gaps = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
     told = f"differs: numbers are missing, first {gaps[0]:06d}" if gaps else "agrees: from 0 without gaps"
     return "published names", kind, len(gaps), told
-
-
-def _md5(source: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    blocks_n = -(-source.stat().st_size // BLOCK_BYTES)
-    with open(source, "rb") as file:
-        blocks = iter(lambda: file.read(BLOCK_BYTES), b"")
-        for block in index.progress(blocks, blocks_n, f"blocks of {source.name} hashed"):
-            digest.update(block)
-    return digest.hexdigest()

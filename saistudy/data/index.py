@@ -1,9 +1,11 @@
 """The one table of a data set: a row an image, whatever format it was published in."""
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 
 from saistudy.data import boxes
 from saistudy.data.photographs import FORMATS, Damaged, Photograph
-from saistudy.paths import Refusal
+from saistudy.paths import Refusal, write_json
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ["image", "split", "group", "event", "width", "height", "sha256", "phash", "boxes"]
@@ -24,7 +26,9 @@ ODDITIES = {"exif-rotated", "grey", "cmyk", "16-bit", "misnamed", "no-end-marker
 KEPT = boxes.KEPT | ODDITIES
 KEPT |= {"repeated-name", "undated", "listed-twice", "orphan-label", "category", "no-label-file"}
 FORBIDDEN = set('/\\:*?"<>|')  # in a file name, on one system or another
+Told = tuple[str, str, int, str]  # what, where, n, and the effect in words
 PROGRESS_S = 10  # seconds between two lines of progress
+BLOCK_BYTES = 2**23
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,14 @@ def safe(image: str) -> bool:
 
 
 def shown(image: str) -> str:
-    """An unsafe image name as it can be written: with a "?", which no safe name holds."""
-    plain = "".join("?" if not c.isprintable() or c in FORBIDDEN else c for c in image[: boxes.TEXT_N])
-    return plain if "?" in plain else f"?{plain}"
+    """An image name as it can be written: a safe one as it is, others with a "?", which no safe one holds."""
+    plain = "".join("?" if c in FORBIDDEN else c for c in printable(image))
+    return image if safe(image) else plain if "?" in plain else f"?{plain}"
+
+
+def printable(text: str) -> str:
+    """The first characters of a text, "?" for each that cannot be shown."""
+    return "".join(c if c.isprintable() else "?" for c in text[: boxes.TEXT_N])
 
 
 def free(image: str, taken: set[str]) -> str:
@@ -67,13 +76,13 @@ def free(image: str, taken: set[str]) -> str:
 
     Stems count, in any case: two images of one stem would share a label file.
     """
-    stem, dot, suffix = image.rpartition(".")
+    stem, suffix = os.path.splitext(image)
     number, name = 1, stem
     while name.casefold() in taken:
         number += 1
         name = f"{stem}_{number}"
     taken.add(name.casefold())
-    return f"{name}{dot}{suffix}"
+    return f"{name}{suffix}"
 
 
 def provenance(*folders: Path) -> str:
@@ -149,7 +158,7 @@ def assemble(
     return frame, quarantine, images_n
 
 
-def differing(found: list[tuple[str, str, int, str]]) -> str:
+def differing(found: list[Told]) -> str:
     """Rows what, where, n, effect whose effect differs from what was published: two of each kind, or ""."""
     rows = pd.DataFrame(found, columns=["what", "where", "n", "effect"])
     rows = rows[rows["effect"].str.contains("differs")]
@@ -157,6 +166,34 @@ def differing(found: list[tuple[str, str, int, str]]) -> str:
     told = [f"{row.what} {row.where}: {row.n:_} {row.effect}" for row in shown.itertuples()]
     more_n = len(rows) - len(shown)
     return "; ".join(told) + (f"; and {more_n} more" if more_n else "")
+
+
+def counted(where: str, seen_n: int, published_n: int) -> Told:
+    """A row for `differing`: a number that was published, and what is there."""
+    verdict = "agrees with" if seen_n == published_n else "differs from"
+    return "published count", where, seen_n, f"{verdict} the published {published_n:_}"
+
+
+def digest(path: Path, algorithm: str, kept: Path | None = None) -> str:
+    """Hex digest of a file; `kept`, a JSON file, remembers it while path, size, clock and inode stay.
+
+    Raises:
+        Refusal: `kept` cannot be written.
+    """
+    seen, known = path.stat(), {}
+    key = f"{algorithm} {path.resolve()} {seen.st_size} {seen.st_mtime_ns} {seen.st_ino}"
+    with suppress(OSError, ValueError, TypeError):  # what cannot be read counts as empty
+        known |= json.loads(kept.read_text(encoding="utf-8")) if kept else {}
+    if key not in known:
+        hasher = hashlib.new(algorithm, usedforsecurity=False)
+        with open(path, "rb") as file:
+            blocks, blocks_n = iter(lambda: file.read(BLOCK_BYTES), b""), -(-seen.st_size // BLOCK_BYTES)
+            for block in progress(blocks, blocks_n, f"blocks of {path.name} hashed"):
+                hasher.update(block)
+        known[key] = hasher.hexdigest()
+        if kept:
+            write_json(kept, known)
+    return known[key]
 
 
 def progress(items: Iterable, total_n: int, what: str) -> Iterator:

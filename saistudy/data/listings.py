@@ -6,34 +6,48 @@ from itertools import chain
 
 from saistudy.data import index
 from saistudy.data.archives import LABELS, YOLO, Archive
-from saistudy.data.boxes import TEXT_N
 from saistudy.paths import Refusal
 
 Listed = dict[str, tuple[str, dict | None]]  # image -> its split and, where its listing refuses it, why
 
 
 def read(archive: Archive) -> tuple[Listed, list[dict]]:
-    """Image -> its split and, where its listing refuses it, why; and notes on lines that repeat an image."""
+    """Image -> its split and, where its listing refuses it, why; and notes on lines that repeat an image.
+
+    A refused line that means an image which no line names (in other case, or by another path) and that image
+    are one: refused under the image's name, where the line stands.
+    """
     found: Listed = {}
-    stems: dict[str, str] = {}
-    besides = []
+    stems, taken, lines, besides = {}, set(), {}, []
     for split in index.SPLITS:
         for line, text in _lines(archive, split):
             image = text.removeprefix("./").removeprefix("images/")
-            if not index.safe(image):
-                image = _apart(_shown(image), found, f"{split} line {line}")
-                found[image] = (
-                    split,
-                    index.note(image, split, "unsafe-name", line, _shown(text, set())[:TEXT_N]),
-                )
-            elif image in found:
-                besides.append(
-                    index.note(image, split, "listed-twice", line, f"first in {found[image][0]}.txt")
-                )
-            else:
+            if index.safe(image) and image in found:
+                note = index.note(image, split, "listed-twice", line, f"first in {found[image][0]}.txt")
+                besides.append(note)
+                continue
+            reason, told = "unsafe-name", index.printable(text)
+            if index.safe(image):
                 reason, told = _refusal(archive, image, stems)
-                found[image] = split, reason and index.note(image, split, reason, line, told)
-    return found, besides
+            else:
+                image = index.free(index.shown(image), taken)
+            lines[image] = text
+            found[image] = split, reason and index.note(image, split, reason, line, told)
+    return _joined(archive, found, lines), besides
+
+
+def _joined(archive: Archive, found: Listed, lines: dict[str, str]) -> Listed:
+    """What was found, with each image that no line names under the first refused line that means it."""
+    spare = filter(index.safe, sorted(archive.images.keys() - found.keys()))
+    unnamed = {image.casefold(): image for image in spare}
+    joined: Listed = {}
+    for image, (split, refusal) in found.items():
+        meant = re.split(r"[/\\]", lines[image])[-1].casefold()
+        if refusal and refusal["reason"] != "shared-label" and meant in unnamed:
+            image, text = unnamed.pop(meant), f"unlisted, the line says {index.printable(lines[image])}"
+            refusal = refusal | {"image": image, "text": text}
+        joined[image] = split, refusal
+    return joined
 
 
 def _refusal(archive: Archive, image: str, stems: dict[str, str]) -> tuple[str | None, str]:
@@ -59,23 +73,12 @@ def _lines(archive: Archive, split: str) -> list[tuple[int, str]]:
     raise Refusal(f"{path}: it names no image; every split needs its images, so unpack FASDD_CV again.")
 
 
-def _shown(name: str, forbidden: set[str] = index.FORBIDDEN) -> str:
-    """A name as it can be shown and written; no image that `index.safe` lets pass is called so."""
-    shown = "".join("?" if not c.isprintable() or c in forbidden else c for c in name)
-    return shown if len(shown) <= TEXT_N else f"{shown[:TEXT_N]}?"
-
-
-def _apart(name: str, taken: dict, place: str) -> str:
-    return f"{name}?{place}" if name in taken else name
-
-
 def unlisted(archive: Archive, listed: Listed) -> Iterator[tuple[None, list[dict]]]:
     """Images that lie there and stand in no list, and members that no folder could hold."""
-    notes: dict[str, dict] = {}
-    for number, image in enumerate([*sorted(archive.images.keys() - listed.keys()), *archive.outside]):
-        name = image if index.safe(image) else _apart(_shown(image), notes, str(number))
-        notes[name] = index.note(name, "", "unlisted")
-    return ((None, [note]) for note in notes.values())
+    taken: set[str] = set()
+    for image in [*sorted(archive.images.keys() - listed.keys()), *archive.outside]:
+        name = image if index.safe(image) else index.free(index.shown(image), taken)
+        yield None, [index.note(name, "", "unlisted")]
 
 
 def orphans(archive: Archive, listed: Listed) -> list[dict]:
@@ -83,4 +86,4 @@ def orphans(archive: Archive, listed: Listed) -> list[dict]:
     files = (path.removeprefix(f"{LABELS}/") for path in archive.texts if path.startswith(f"{LABELS}/"))
     labels = {file.removesuffix(".txt") for file in files if file.endswith(".txt") and "/" not in file}
     images = {image.rpartition(".")[0] for image in chain(archive.images, listed)}
-    return [index.note(_shown(f"{stem}.jpg"), "", "orphan-label") for stem in sorted(labels - images)]
+    return [index.note(index.shown(f"{stem}.jpg"), "", "orphan-label") for stem in sorted(labels - images)]

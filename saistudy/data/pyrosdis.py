@@ -1,6 +1,5 @@
 """PyroSDIS as Pyronear publishes it: parquet shards with the JPEG, its boxes, camera and date."""
 
-import hashlib
 from datetime import datetime
 from pathlib import Path
 
@@ -17,8 +16,8 @@ CLASS = 1  # every published box carries class id 1, although data.yaml says nc:
 GAP_S = 600  # a longer pause between two frames of a camera starts a new event (Pyronear's grouping)
 HELD_FRAC = 0.1  # share of the images that a cut by cameras must reach
 SPLITS = {"train": "train", "test": "val"}  # our split: the published one
-# Hugging Face data set pyronear/pyro-sdis, revision a1e553ec4d806f71fc6db744cc22bc3469487382: images of the
-# published splits and totals as on its card and in its shards, whose SHA-256 follow.
+REVISION = "a1e553ec4d806f71fc6db744cc22bc3469487382"  # of the Hugging Face data set pyronear/pyro-sdis
+# Images of the published splits and totals as on its card and in its shards, whose SHA-256 follow.
 PUBLISHED = {"train": 29_537, "val": 4_099}
 TOTALS = {"images with boxes": 28_103, "boxes": 32_109}
 SHA256 = {
@@ -80,33 +79,33 @@ def claims(dataset: index.Dataset) -> bool:
     return dataset.name == NAME and dataset.images_n >= sum(PUBLISHED.values())
 
 
-def published(dataset: index.Dataset, source: Path) -> list[tuple[str, str, int, str]]:
+def published(dataset: index.Dataset, source: Path, kept: Path | None = None) -> list[index.Told]:
     """What, where, n and "agrees ..." or "differs ...": counts of images and boxes, SHA-256 of the shards.
 
-    Boxes are lines of the published label texts, whatever became of them in the index.
+    Boxes are lines of the published label texts, whatever became of them (`kept`: see `index.digest`).
     """
     folder = shards.find(Path(source), NAME)
     texts = {name: _annotations(folder, name) for name in PUBLISHED}
     lines_n = [sum(map(bool, map(str.strip, text.split("\n")))) for told in texts.values() for text in told]
     totals = dict(zip(TOTALS, (sum(map(bool, lines_n)), sum(lines_n)), strict=True))
-    rows = [_count(name, len(texts[name]), n) for name, n in PUBLISHED.items()]
-    rows += [_count(what, totals[what], n) for what, n in TOTALS.items()]
-    rows.append(_count("images that came in", dataset.images_n, sum(PUBLISHED.values())))
+    rows = [index.counted(name, len(texts[name]), n) for name, n in PUBLISHED.items()]
+    rows += [index.counted(what, totals[what], n) for what, n in TOTALS.items()]
+    rows.append(index.counted("images that came in", dataset.images_n, sum(PUBLISHED.values())))
     names = index.progress(SHA256.items(), len(SHA256), "shards of PyroSDIS hashed")
-    return rows + [_hashed(folder / name, sha256) for name, sha256 in names]
+    return rows + [_hashed(folder / name, sha256, kept) for name, sha256 in names]
 
 
-def assert_published(source: Path, dataset: index.Dataset) -> None:
-    """Do nothing where a download is the published data set.
+def assert_published(source: Path, dataset: index.Dataset, kept: Path | None = None) -> None:
+    """Do nothing where a download is the published data set; `kept` as for `published`.
 
     Raises:
         Refusal: its counts or the checksums of its shards are not the published ones.
     """
-    found = published(dataset, source)
+    found = published(dataset, source, kept)
     if told := index.differing(found):
         raise Refusal(
             f"{source} is not PyroSDIS as published ({told}): download pyronear/pyro-sdis at"
-            " revision a1e553ec again, or run any other set with PROFILE=mini."
+            f" revision {REVISION[:8]} again, or run any other set with PROFILE=mini."
         )
 
 
@@ -114,17 +113,10 @@ def _annotations(folder: Path, name: str) -> list[str]:
     return [text or "" for path in shards.listed(folder, name) for text in shards.annotations(path)]
 
 
-def _count(where: str, seen_n: int, published_n: int) -> tuple[str, str, int, str]:
-    verdict = "agrees with" if seen_n == published_n else "differs from"
-    return "published count", where, seen_n, f"{verdict} the published {published_n:_}"
-
-
-def _hashed(path: Path, sha256: str) -> tuple[str, str, int, str]:
+def _hashed(path: Path, sha256: str, kept: Path | None) -> index.Told:
     if not path.is_file():
         return "published checksum", path.name, 0, "differs: it is not there"
-    with open(path, "rb") as file:
-        seen = hashlib.file_digest(file, "sha256").hexdigest()
-    verdict = "agrees with" if seen == sha256 else "differs from"
+    verdict = "agrees with" if index.digest(path, "sha256", kept) == sha256 else "differs from"
     return "published checksum", path.name, 1, f"{verdict} the published SHA-256 {sha256[:16]}"
 
 

@@ -17,11 +17,11 @@ from saistudy.paths import PARAMS, Refusal, work, write_json
 VARIABLES = {"fasdd_cv": "SAISTUDY_FASDD", "pyro-sdis": "SAISTUDY_PYROSDIS"}
 # Science Data Bank record V9 and the data set card, both as read in November 2026.
 WANTED = {
-    "fasdd_cv": "FASDD_CV.zip (12_326_081_298 bytes, MD5 da5e1410e13113fc9d605567aea54508) of version V9 of"
+    "fasdd_cv": f"FASDD_CV.zip ({fasdd.ARCHIVE_BYTES:_} bytes, MD5 {fasdd.ARCHIVE_MD5}) of version V9 of"
     " doi:10.57760/sciencedb.j00104.00103",
-    "pyro-sdis": "the Hugging Face data set pyronear/pyro-sdis, revision"
-    " a1e553ec4d806f71fc6db744cc22bc3469487382 (3_425_969_785 bytes in 7 parquet shards, SHA-256 of the first"
-    " 7cebaeff1d94d23513a59a5652ce04303d02297dd6126dbf9d4ea0d37d7eabae)",
+    "pyro-sdis": f"the Hugging Face data set pyronear/pyro-sdis, revision {pyrosdis.REVISION}"
+    f" (3_425_969_785 bytes in {len(pyrosdis.SHA256)} parquet shards, SHA-256 of the first"
+    f" {min(pyrosdis.SHA256.items())[1]})",
 }
 TREES = ("fasdd_cv", "fasdd_cv-positives-only", "fasdd_cv-disjoint", "pyro-sdis", "pyro-sdis-disjoint")
 READERS = {"fasdd_cv": fasdd, "pyro-sdis": pyrosdis}
@@ -46,20 +46,15 @@ def locate(profile: str, dataset: str) -> Path:
         return _twin(profile, dataset)
     variable = VARIABLES[dataset]
     path = os.environ.get(variable)
-    if not path or not Path(path).exists():
-        seen = f"{variable} names {path}, which does not exist" if path else f"{variable} is not set"
-        raise Refusal(
-            f"{seen}: profile {profile} needs {dataset} in its published format; {_advice(profile, dataset)}"
-            f" and set {variable} to it (nothing is downloaded)."
-        )
-    return Path(path)
-
-
-def _advice(profile: str, dataset: str) -> str:
-    """What to get: the study's own data, or any small set for mini."""
-    if profile == "h200":
-        return f"download {WANTED[dataset]}, put it on a local disk"
-    return "take any small set of real images laid out like it"
+    if path and Path(path).exists():
+        return Path(path)
+    seen = f"{variable} names {path}, which does not exist" if path else f"{variable} is not set"
+    study = f"download {WANTED[dataset]}, put it on a local disk"
+    advice = study if profile == "h200" else "take any small set of real images laid out like it"
+    raise Refusal(
+        f"{seen}: profile {profile} needs {dataset} in its published format; {advice} and set {variable}"
+        " to it (nothing is downloaded)."
+    )
 
 
 def _twin(profile: str, dataset: str) -> Path:
@@ -146,8 +141,13 @@ def read(profile: str, dataset: str):
     source, reader = locate(profile, base), READERS[base]
     found = reader.read(source, Known(work(profile) / "known" / f"{base}.parquet"))
     if profile == "h200":
-        reader.assert_published(source, found)
+        reader.assert_published(source, found, digests(profile))
     return split.disjoint(found) if dataset != base else found
+
+
+def digests(profile: str) -> Path:
+    """Where the checksums of a profile's downloads are remembered (`index.digest`): 12 GB take a while."""
+    return work(profile) / "known" / "digests.json"
 
 
 def build(profile: str, dataset: str, negatives: bool = True) -> tree.Tree:
@@ -210,9 +210,9 @@ def to_stage(profile: str, action: str, source: Path | None, target: Path | None
     return {folder: staging_target(profile, name) for name, folder in folders.items()}
 
 
-def beside(profile: str) -> tuple[int, int]:
-    """Bytes that the loaders will put beside staged images, and the reserve, by the setup-shm parameters."""
-    p = params.read("setup-shm", [PARAMS / profile / "setup-shm.yaml"], {})
+def beside(profile: str, values: dict | None = None) -> tuple[int, int]:
+    """Bytes that loaders will put beside staged images, and the reserve: by `values`, else the profile's."""
+    p = values or params.read("setup-shm", [PARAMS / profile / "setup-shm.yaml"], {})
     loader_bytes = shm.loader_bytes(p["batch"], p["imgsz"], p["workers"], p["prefetch"])
     return loader_bytes, int(p["reserve_gib"] * 2**30)
 

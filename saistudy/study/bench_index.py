@@ -6,7 +6,6 @@ The pictures are noise, low-pass with detail, so that they decode and compress a
 import hashlib
 import io
 import os
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from saistudy import hardware
 from saistudy.data import fasdd, index, photographs, pyrosdis, tree
 from saistudy.data.known import Known
+from saistudy.study import bench_staging
 
 FASDD_SIZES = ((640, 480), (1024, 768), (1280, 720), (1920, 1080))  # px
 FASDD_QUALITIES = (85, 88, 92)
@@ -51,16 +50,11 @@ def measure_index(files_n: int = 600, passes_n: int = 4, work: Path | None = Non
         known = Known()
         fasdd.read(source, known)
         read_n = known.read_n
-        again_s = _clock(lambda: fasdd.read(source, known))
+        again_s = bench_staging.clock(lambda: fasdd.read(source, known))
         ways = {"one_process": lambda: _plain_index(files), "index": lambda: fasdd.read(source, Known())}
-        seconds = _alternate(ways, passes_n)
-    return {
-        **_ratio("ratio_to_one_process", *seconds.values()),
-        "seconds": seconds,
-        "images_per_s": {name: files_n / float(np.median(passes)) for name, passes in seconds.items()},
-        **{"again_s": again_s, "again_read_n": known.read_n - read_n},
-        **{"files_n": files_n, "bytes": seen_bytes, "environment": _environment()},
-    }
+        found = _measured("ratio_to_one_process", ways, passes_n, files_n)
+    again = {"again_s": again_s, "again_read_n": known.read_n - read_n}
+    return found | again | {"files_n": files_n, "bytes": seen_bytes}
 
 
 def measure_tree(images_n: int = 1500, passes_n: int = 4, work: Path | None = None) -> dict:
@@ -78,14 +72,9 @@ def measure_tree(images_n: int = 1500, passes_n: int = 4, work: Path | None = No
             "raw": lambda: _plain_tree(source, next(targets)),
             "tree": lambda: tree.build(dataset, next(targets)),
         }
-        seconds = _alternate(ways, passes_n)
+        found = _measured("ratio_to_raw", ways, passes_n, images_n)
         written = sum(file.stat().st_size for file in (source.parent / "to0").iterdir())
-    return {
-        **_ratio("ratio_to_raw", *seconds.values()),
-        "seconds": seconds,
-        "images_per_s": {name: images_n / float(np.median(passes)) for name, passes in seconds.items()},
-        **{"images_n": images_n, "bytes": written, "environment": _environment()},
-    }
+    return found | {"images_n": images_n, "bytes": written}
 
 
 def sentences(result: dict) -> str:
@@ -114,33 +103,13 @@ def _made(work: Path | None, write: Callable[[Path], Path]) -> Iterator[Path]:
         yield write(Path(folder))
 
 
-def _alternate(ways: dict[str, Callable], passes_n: int) -> dict[str, list[float]]:
-    """Seconds of each pass of each way, in the order A B A B, each begun with nothing left to write."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(passes_n):
-        for name, way in ways.items():
-            os.sync()
-            seconds[name].append(_clock(way))
-    return seconds
-
-
-def _clock(way: Callable) -> float:
-    started = time.perf_counter()
-    way()
-    return time.perf_counter() - started
-
-
-def _ratio(key: str, plain: list[float], own: list[float]) -> dict:
-    ratios = np.array(plain) / np.array(own)
-    return {
-        key: float(np.median(plain) / np.median(own)),
-        "spread": [float(ratios.min()), float(ratios.max())],
-    }
-
-
-def _environment() -> dict:
-    known = hardware.environment()
-    return {key: known[key] for key in ("cpu", "cores_n", "ram_gib", "platform")}
+def _measured(key: str, ways: dict[str, Callable], passes_n: int, images_n: int) -> dict:
+    """What two ways take, A B A B, each pass begun with nothing left to write, their ratio under `key`."""
+    seconds = bench_staging.in_turn(ways, passes_n, lambda _: os.sync())
+    ratio, spread = bench_staging.ratio(*seconds.values())
+    rates = {name: images_n / float(np.median(passes)) for name, passes in seconds.items()}
+    found = {key: ratio, "spread": spread, "seconds": seconds, "images_per_s": rates}
+    return found | {"environment": bench_staging.environment()}
 
 
 def _plain_index(files: list[Path]) -> list[tuple[str, int]]:

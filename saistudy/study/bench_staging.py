@@ -1,4 +1,4 @@
-"""Staging against `cp -r`: the same files to the same place in turn, cached and from disk."""
+"""Staging against `cp -r`: the same files to the same place in turn, cached and from disk; and the clock."""
 
 import os
 import shutil
@@ -66,19 +66,20 @@ def _warm(files: list[Path]) -> None:
         file.read_bytes()
 
 
-def _passes(source: Path, target: Path, passes_n: int, ready: Callable[[], None]) -> dict[str, list]:
-    """Seconds of each pass, threads that a plan chooses; `ready` puts the cache in its state before each."""
-    found: dict[str, list] = {"cp": [], "stage": [], "threads_n": []}
-    for _ in range(passes_n):
-        ready()
-        found["cp"].append(_seconds(lambda: _cp(source, target)))
-        shutil.rmtree(target)
-        ready()
-        found["threads_n"].append(shm.plan(source, target)["threads_n"])
-        ready()
-        found["stage"].append(_seconds(lambda: shm.stage(source, target)))
-        shm.release(target)
-    return found
+def _passes(source: Path, target: Path, passes_n: int, cache: Callable[[], None]) -> dict[str, list]:
+    """Seconds of each pass, threads that a plan chooses; `cache` puts the page cache in its state."""
+    ways = {"cp": lambda: _cp(source, target), "stage": lambda: shm.stage(source, target)}
+    threads_n = []
+
+    def ready(name: str) -> None:
+        """Away with the copy of the other way."""
+        shm.release(target) if name == "cp" else shutil.rmtree(target)
+        cache()
+        if name == "stage":
+            threads_n.append(shm.plan(source, target)["threads_n"])
+            cache()
+
+    return in_turn(ways, passes_n, ready) | {"threads_n": threads_n}
 
 
 def _cp(source: Path, target: Path) -> None:
@@ -87,32 +88,52 @@ def _cp(source: Path, target: Path) -> None:
         raise Refusal(f"cp -r failed ({done.stderr.strip()}): nothing to compare with.")
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def in_turn(ways: dict[str, Callable], passes_n: int, ready: Callable) -> dict[str, list[float]]:
+    """Seconds of each pass of each way, in the order A B A B; `ready` is given its name before each."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(passes_n):
+        for name, way in ways.items():
+            ready(name)
+            seconds[name].append(clock(way))
+    return seconds
+
+
+def clock(act: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
     started = time.perf_counter()
     act()
     return time.perf_counter() - started
 
 
+def ratio(plain: list[float], own: list[float]) -> tuple[float, list[float]]:
+    """Median of plain over median of own, and the least and largest of two passes one after the other."""
+    pairs = [one / other for one, other in zip(plain, own, strict=True)]
+    return median(plain) / median(own), [min(pairs), max(pairs)]
+
+
+def environment() -> dict:
+    """What a rate depends on: cpu, cores_n, ram_gib, platform."""
+    known = hardware.environment()
+    return {key: known[key] for key in ("cpu", "cores_n", "ram_gib", "platform")}
+
+
 def _summary(passes: dict[str, dict[str, list]]) -> dict:
-    """Ratios of the medians, and of the pairs the least and the largest."""
-    ratios = {kind: median(found["cp"]) / median(found["stage"]) for kind, found in passes.items()}
-    pairs = {k: [a / b for a, b in zip(p["cp"], p["stage"], strict=True)] for k, p in passes.items()}
-    environment = hardware.environment()
+    ratios = {kind: ratio(found["cp"], found["stage"]) for kind, found in passes.items()}
     return {
-        "ratio_to_cp": ratios["warm"],
-        "ratio_to_cp_cold": ratios["cold"],
-        "spread": {kind: [min(pair), max(pair)] for kind, pair in pairs.items()},
+        "ratio_to_cp": ratios["warm"][0],
+        "ratio_to_cp_cold": ratios["cold"][0],
+        "spread": {kind: spread for kind, (_, spread) in ratios.items()},
         "seconds": {f"{name}, {k}": p[name] for k, p in passes.items() for name in ("cp", "stage")},
         "threads_n": {kind: found["threads_n"] for kind, found in passes.items()},
-        "environment": {key: environment[key] for key in ("cpu", "cores_n", "ram_gib", "platform")},
+        "environment": environment(),
     }
 
 
 def sentences(result: dict) -> str:
     """The result for a person: what was copied where, then a line for each state of the cache."""
-    environment, gb = result["environment"], result["bytes"] / 1e9
+    machine, gb = result["environment"], result["bytes"] / 1e9
     lines = [
-        f"{result['files_n']} files, {gb:.2f} GB, on {environment['cores_n']} cores of {environment['cpu']}:"
+        f"{result['files_n']} files, {gb:.2f} GB, on {machine['cores_n']} cores of {machine['cpu']}:"
         " staging with hashes against cp -r, passes in turn"
     ]
     for kind, key in (("warm", "ratio_to_cp"), ("cold", "ratio_to_cp_cold")):

@@ -7,6 +7,8 @@ from saistudy.evaluation import score, stats
 from saistudy.paths import Refusal
 from saistudy.study.record import read_frame
 
+CUT = ", cut to "
+
 
 def longest(record: dict) -> int:
     """The patience that a run was trained with."""
@@ -16,6 +18,15 @@ def longest(record: dict) -> int:
 def metric(record: dict, model: str, subset: str = score.PUBLISHED) -> dict:
     """The metrics row of one model on one set of test images."""
     return next(m for m in record["metrics"] if m["model"] == model and m["subset"] == subset)
+
+
+def experiment(record: dict) -> str:
+    """The run's arm; where its size was cut because memory ran out it is another experiment, and named so."""
+    rows = [row for attempts in record.get("attempts", {}).values() for row in attempts]
+    if not any(row["step"] and row["step"]["key"] == "imgsz" for row in rows):
+        return record["params"]["arm"]
+    height, width = record["conditions"]["imgsz"]
+    return f"{record['params']['arm']}{CUT}{height}x{width}"
 
 
 def cases(records: list[dict], baseline: str) -> list[dict]:
@@ -50,19 +61,34 @@ def cases(records: list[dict], baseline: str) -> list[dict]:
 def _arms(records: list[dict], notebook: str, baseline: str) -> list[str]:
     """Arms of a notebook in the order of the table."""
     pixels = {
-        r["params"]["arm"]: int(np.prod(r["conditions"]["imgsz"]))
-        for r in records
-        if r["notebook"] == notebook
+        experiment(r): int(np.prod(r["conditions"]["imgsz"])) for r in records if r["notebook"] == notebook
     }
     return sorted(pixels, key=lambda arm: (arm != baseline, pixels[arm], arm))
 
 
 def _of(records: list[dict], notebook: str, arm: str) -> list[dict]:
     """Records of one arm in the order of their seeds, alike in everything but the seed."""
-    runs = [r for r in records if r["notebook"] == notebook and r["params"]["arm"] == arm]
+    runs = [r for r in records if r["notebook"] == notebook and experiment(r) == arm]
     for run in runs[1:]:
         _refuse_unlike(runs[0], run, {"seed"})
+    _refuse_one_stream(runs)
     return sorted(runs, key=lambda r: r["params"]["seed"])
+
+
+def _refuse_one_stream(runs: list[dict]) -> None:
+    """Raise Refusal where two seeds began with the same batch: such runs are no replicates of each other.
+
+    Below Ultralytics 8.4.135 `seed` did not reach the loader (pull request 25815), and nobody could see it.
+    """
+    seen = {}
+    for run in runs:
+        for prefix, told in run.get("telemetry", {}).items():
+            other = seen.setdefault((prefix, told["first_batch"]), run)
+            if other is not run and told["first_batch"]:
+                raise Refusal(
+                    f"{other['run']} and {run['run']} began with the same batch under two seeds: the seed did"
+                    " not reach the data loader, so look at the Ultralytics version of these records."
+                )
 
 
 def _refuse_unlike(one: dict, other: dict, free: set[str]) -> None:
@@ -91,10 +117,11 @@ def confirmatory(case: dict, base: dict, baseline: str) -> bool:
     """Whether a comparison belongs to the preregistered family (params/prereg.yaml).
 
     Every arm at its longest patience, the baseline at its shorter ones, and the class handlings of
-    stage 2. Patience of other arms, and the arm as-printed (it changes several values), are shown without
-    a verdict: with eight seeds the rule can be met by six comparisons, 6 x 2 / 2^8 = .047, and not by more.
+    stage 2. Patience of other arms, the arm as-printed (it changes several values) and runs whose size
+    was cut are shown without a verdict: with eight seeds the rule can be met by six comparisons,
+    6 x 2 / 2^8 = .047, and not by more.
     """
-    if case is base or case["arm"] == "as-printed":
+    if case is base or case["arm"] == "as-printed" or CUT in case["arm"]:
         return False
     return case["stage"] == 2 or case["arm"] == baseline or case["patience"] == base["patience"]
 

@@ -116,3 +116,32 @@ def bars(values: dict[str, list[float]], label: str, note: str, ax=None):
         ax.plot([x] * len(seen), seen, ".", color="black", ms=4)
     ax.set(xticks=range(len(values)), xticklabels=list(values), ylabel=label, title=note)
     return ax
+
+
+def seconds(frame: pd.DataFrame, note: str, axes=None):
+    """Where each epoch's seconds went, and beside it images/s while training and GPU utilisation.
+
+    Args:
+        frame: a telemetry.csv (training.telemetry.attach).
+    """
+    left, right = axes if axes is not None else plt.subplots(1, 2, figsize=(10, 3), layout="constrained")[1]
+    parts = ["compute_s", "wait_s", "val_s", "save_s", "lost_s"]
+    for part, colour, low in zip(parts, COLOURS, _below(frame[parts]), strict=False):
+        left.bar(
+            frame["epoch"], frame[part], bottom=low, color=colour, label=part.removesuffix("_s"), width=0.9
+        )
+    left.set(xlabel="epoch", ylabel="seconds", title=note)
+    left.legend(frameon=False, fontsize="small")
+    right.plot(frame["epoch"], frame["images_per_s"], color=COLOURS[0], marker=".")
+    right.set(
+        xlabel="epoch", ylabel="images/s", ylim=(0, None), title="images/s (blue), GPU utilisation (red)"
+    )
+    if frame["gpu_util"].notna().any():
+        right.twinx().plot(frame["epoch"], frame["gpu_util"], color=COLOURS[1])
+    return left, right
+
+
+def _below(parts: pd.DataFrame) -> list[pd.Series]:
+    """Where each part's bars begin when they stand on those of the parts before it."""
+    tops = parts.cumsum(axis="columns")
+    return [tops[part] - parts[part] for part in parts]

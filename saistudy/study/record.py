@@ -126,7 +126,7 @@ def _shown(path: Path) -> str:
 
 
 def save_run(folder: Path, fits: dict, frames: dict[str, pd.DataFrame]) -> None:
-    """Keep each training's epochs.csv and args.yaml, and the frames, beside the record that comes last.
+    """Keep each training's tables and args.yaml, and the frames, beside the record that comes last.
 
     epochs.csv is Ultralytics' results.csv untouched; in args.yaml only this machine's path of the project is
     replaced by `.`, so that nobody's home stands in a committed file.
@@ -141,6 +141,7 @@ def save_run(folder: Path, fits: dict, frames: dict[str, pd.DataFrame]) -> None:
         save_frame(frame, folder / f"{name}.parquet")
     for prefix, fit in fits.items():
         write_text(folder / prefix / "epochs.csv", (fit.folder / "results.csv").read_text())
+        write_text(folder / prefix / "telemetry.csv", (fit.folder / "telemetry.csv").read_text())
         args = (fit.folder / "args.yaml").read_text().replace(str(ROOT), ".")
         write_text(folder / prefix / "args.yaml", args)
 
@@ -169,6 +170,8 @@ def write_training(folder, name, notebook, p, run_id, trees, fits, metrics, **mo
         conditions=first.conditions,
         declared=[d for fit in fits.values() for d in fit.declared],
         stops=[_stop(prefix, stop) for prefix, fit in fits.items() for stop in fit.stops],
+        attempts={prefix: fit.attempts for prefix, fit in fits.items()},
+        telemetry={prefix: fit.telemetry for prefix, fit in fits.items()},
         metrics=metrics,
         cost={**first.cost, "train_s": sum(fit.cost["train_s"] for fit in fits.values())},
         **more,

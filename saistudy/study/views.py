@@ -42,6 +42,15 @@ def stops_table(stops: list[dict]) -> pd.DataFrame:
     return frame.drop(columns="weights")
 
 
+def attempts_table(attempts: list[dict]) -> pd.DataFrame:
+    """The starts of a training: where each went on, with what, how it ended, what was given up then."""
+    frame = pd.DataFrame(attempts).drop(columns=["step", "why"])
+    steps = [row["step"] for row in attempts]
+    frame["given up"] = [f"{s['key']} {s['before']} -> {s['after']}" if s else "-" for s in steps]
+    frame["not exact because"] = [", ".join(row["why"]) or "-" for row in attempts]
+    return frame
+
+
 def show_declared(declared: list[dict]) -> None:
     """Display the declared differences between request and effect that occurred."""
     if declared:

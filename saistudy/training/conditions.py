@@ -14,6 +14,7 @@ def read_back(trainer) -> dict:
     Keys are Ultralytics' argument names where it has one; `weight_decay` and `lr0` are those of the
     optimizer's groups (stock scales weight decay by batch * accumulate / nbs), `copy_paste` is 0 where the
     labels carry no polygons (stock then returns at once), `imgsz` is the tensor [height, width] in pixels.
+    `groups` has a row per group of the optimizer; their learning rates over time are results.csv's `lr/pg*`.
     """
     groups = trainer.optimizer.param_groups
     dataset = trainer.train_loader.dataset
@@ -26,6 +27,7 @@ def read_back(trainer) -> dict:
         "nbs": int(args.nbs),
         "optimizer": type(trainer.optimizer).__name__,
         "lr0": float(groups[0]["initial_lr"]),
+        "groups": [_group(group) for group in groups],
         "momentum": float(groups[0].get("momentum", groups[0].get("betas", [0])[0])),
         "weight_decay": float(max(group["weight_decay"] for group in groups)),
         "mosaic": max((float(t.p) for t in transforms if isinstance(t, Mosaic)), default=0.0),
@@ -48,6 +50,16 @@ def read_back(trainer) -> dict:
         "images_n": len(dataset),
         "val_images_n": len(trainer.test_loader.dataset),
         "names": {str(k): v for k, v in trainer.data["names"].items()},
+    }
+
+
+def _group(group: dict) -> dict:
+    """Kind of parameters (weight, bn, bias), tensors, first learning rate, weight decay in effect."""
+    return {
+        "kind": group.get("param_group", "weight"),
+        "tensors_n": len(group["params"]),
+        "lr0": float(group["initial_lr"]),
+        "weight_decay": float(group["weight_decay"]),
     }
 
 

@@ -1,24 +1,26 @@
-"""The one way to train: stock Ultralytics, its conditions checked, each patience's weights kept."""
+"""The one way to train: Ultralytics, its conditions checked; killed and called again, it goes on."""
 
 import hashlib
-import logging
+import json
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import LOGGER, SETTINGS
+from ultralytics.utils import SETTINGS
 from ultralytics.utils.torch_utils import strip_optimizer
 
-from saistudy.paths import Refusal
-from saistudy.training import conditions, patience
-from saistudy.training.rect import RectTrainer, pin_torch
+from saistudy.paths import write_json, write_text
+from saistudy.training import checkpoints, patience, progress, request, telemetry
+from saistudy.training.attempts import Start, climb, forked, rows
+from saistudy.training.paste import PasteDataset
 
-FIXED = {"time": None, "val": True, "save": True, "resume": False}  # else no stop can be read off the csv
-ENGINES = {"rect": RectTrainer, "stock": DetectionTrainer}
+DONE = "fit.json"  # written last: what this run left
+BEGUN = "asked.txt"  # the digest of what was asked for
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass
@@ -26,8 +28,10 @@ class Fit:
     """What a training left: `folder`, effective `conditions`, `declared` differences, the stops.
 
     `stops` has a row per patience: patience, epochs_n (trained until the stop), best_epoch, stopped_early,
-    train_s, images_per_s, weights (path), sha256, bytes. `cost` holds train_s,
-    gpu_peak_gib (None on a CPU) and device.
+    stop_reason, train_s, images_per_s, weights (path), sha256, bytes. `cost` holds train_s, gpu_peak_gib
+    (None on a CPU), device and, where a batch was sought, `batch_found`. `attempts` has a row per start: the
+    epoch it began with, whether it went on exactly and why not, its settings, its seconds, how it ended, and
+    the step of the ladder that followed. `telemetry` is the summary of telemetry.csv, a row per epoch.
     """
 
     folder: Path
@@ -35,6 +39,8 @@ class Fit:
     declared: list = field(default_factory=list)
     stops: list = field(default_factory=list)
     cost: dict = field(default_factory=dict)
+    attempts: list = field(default_factory=list)
+    telemetry: dict = field(default_factory=dict)
 
 
 def fit(
@@ -46,119 +52,99 @@ def fit(
     patiences=(0,),
     declared=(),
     weights_sha256="",
+    exact=True,
+    oom_recovery=True,
+    durable_dir=None,
+    identity="",
+    llrd_rate=1.0,
+    paste=None,
     **train,
 ) -> Fit:
-    """Train a model and return what really happened.
+    """Train a model and return what really happened; killed and called again, it goes on.
 
     Args:
         weights: a `.pt` file or a model yaml such as `yolov8n.yaml` (random weights).
         data: Ultralytics data yaml.
-        folder: new folder of the run: args.yaml, results.csv, train.log, weights/.
+        folder: of the run: args.yaml, results.csv, train.log, weights/, checkpoints/. Whatever another
+            training left there goes.
         engine: "rect" trains exactly the tensor [height, width] of `imgsz`; "stock" is Ultralytics untouched.
         patiences: ascending, in epochs; the last is trained, the shorter ones are read off the same run.
         declared: accepted differences between requested and effective, [{key, value, reason}].
         weights_sha256: expected hash of a `.pt` file; empty accepts any.
-        train: Ultralytics' own arguments under its own names.
+        exact: seed every epoch anew, so that a resumed run is the uninterrupted one; False is stock order.
+        oom_recovery: where memory runs out, take the next step of `ladder` and go on from the last epoch.
+        durable_dir: a second place for checkpoints every `save_period` epochs and for the finished run.
+        identity: of the caller's code and parameters; a run is only continued under the same.
+        llrd_rate: learning rate of a layer as a fraction of the next one's (training.decay); 1 is stock.
+        paste: a training.paste.Paste: synthetic images beside the real ones; engine "rect" only.
+        train: Ultralytics' own arguments under its own names; batch "auto" is the largest that fits.
 
     Raises:
         Refusal: weights are missing or not the expected ones, there is no such GPU, stops could not be
-            read off, or an effective condition is neither the requested one nor declared.
+            read off, memory ran out and nothing is left to give up, or an effective condition is neither
+            the requested one nor declared.
     """
-    _refuse(weights, weights_sha256, patiences, train)
-    run = Fit(_prepared(folder))
-    requested = dict(train, patience=patiences[-1])
-    with log_to(run.folder / "train.log"):
-        trainer = ENGINES[engine](overrides=_overrides(weights, data, run.folder) | requested)
-        follow(trainer, run, requested, list(declared), list(patiences))
-        started = time.perf_counter()
-        trainer.train()
-        run.cost = _cost(trainer, time.perf_counter() - started)
+    request.refuse(weights, weights_sha256, patiences, train)
+    kind = {"engine": engine, "patiences": list(patiences), "exact": exact, "declared": list(declared)}
+    asked = request.digest(weights, data, identity, train=train, llrd=llrd_rate, paste=paste, **kind)
+    run, second = Fit(Path(folder).absolute()), durable_dir and Path(durable_dir).absolute() / asked
+    if _finished(run, asked, second):
+        return run
+    _prepare(run.folder, asked)
+    kind["extra"] = {"llrd_rate": llrd_rate}
+    if paste:
+        kind["extra"]["dataset"] = partial(PasteDataset, paste=paste)
+    start = Start(weights, data, run.folder, second=second, **kind)
+    with progress.log_to(run.folder / "train.log"):
+        trainer = climb(start, dict(train, patience=patiences[-1]), oom_recovery)
+    run.telemetry = telemetry.summary(run.folder / "telemetry.csv")
+    run.cost = _cost(trainer, run.telemetry)
+    run.conditions, run.declared, run.attempts = start.conditions, start.occurred, rows(run.folder)
     run.stops = [_stop(run, p) for p in patiences]
+    _finish(run, asked, second)
     return run
 
 
-def _refuse(weights, weights_sha256: str, patiences, train: dict) -> None:
-    """Raise Refusal for what cannot be trained, before anything is written."""
-    refuse_weights(weights, weights_sha256)
-    if isinstance(train.get("pretrained"), str | Path):
-        refuse_weights(train["pretrained"])
-    refuse_settings(train, patiences)
-    refuse_device(train.get("device", "cpu"))
+def _finished(run: Fit, asked: str, second: Path | None) -> bool:
+    """Whether this very training was finished before; then `run` is filled with what it left."""
+    if second and not run.folder.exists() and checkpoints.whole(second / "finished"):
+        shutil.copytree(second / "finished", run.folder)
+    try:
+        left = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
+        stops = [stop | {"weights": run.folder / stop["weights"]} for stop in left["fit"].pop("stops")]
+        if left["asked"] != asked or any(_sha256(stop["weights"]) != stop["sha256"] for stop in stops):
+            return False
+    except (OSError, ValueError, KeyError):
+        return False
+    vars(run).update(left["fit"], stops=stops)
+    epochs = progress.table(run.folder / "results.csv", run.conditions["epochs"], run.conditions["images_n"])
+    progress.Teller().tell(epochs, len(epochs))
+    print(f"finished before: nothing is trained again ({DONE} stands in its folder)", flush=True)
+    return True
 
 
-def _prepared(folder) -> Path:
-    """The run's folder, empty; Ultralytics' own reporting off; peak memory counted from here."""
-    folder = Path(folder).absolute()  # Ultralytics puts a relative one below its own runs folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    SETTINGS.update({k: False for k, v in SETTINGS.items() if isinstance(v, bool)})
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    return folder
+def _prepare(folder: Path, asked: str) -> None:
+    """The run's folder: as it stands where this very training was begun, else empty."""
+    begun = folder / BEGUN
+    if not begun.is_file() or begun.read_text(encoding="utf-8") != asked:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(begun, asked)
+    SETTINGS.update({k: False for k, v in SETTINGS.items() if isinstance(v, bool)})  # nothing is reported
 
 
-def _overrides(weights, data, folder: Path) -> dict:
-    """Ultralytics' arguments that say what is trained on and where the run goes."""
-    place = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
-    return {"model": str(weights), "data": str(data), "plots": False} | place
-
-
-def follow(trainer, run: Fit, requested: dict, declared: list, patiences: list[int]) -> None:
-    """Register callbacks that check the conditions, print a line per epoch and fork the shorter patiences."""
-
-    def check(trainer):
-        run.conditions = conditions.read_back(trainer)
-        run.declared = conditions.refuse_undeclared(requested, run.conditions, declared)
-
-    def unchanged(trainer):
-        if trainer.batch_size != run.conditions["batch"]:
-            raise Refusal(
-                f"batch fell from {run.conditions['batch']} to {trainer.batch_size} after out of memory in"
-                " the first epoch, which is another experiment: ask for a batch that fits."
-            )
-
-    def saved(trainer):
-        fork(trainer.csv, trainer.best, patiences[:-1], trainer.epochs)
-        print(epoch_line(trainer), flush=True)
-
-    trainer.add_callback("on_train_start", pin_torch)
-    trainer.add_callback("on_val_start", pin_torch)
-    trainer.add_callback("on_train_start", check)
-    trainer.add_callback("on_train_epoch_end", unchanged)
-    trainer.add_callback("on_model_save", saved)
-
-
-def fork(csv: Path, best: Path, shorter: list[int], epochs: int) -> None:
-    """Copy best.pt for each shorter patience whose stop is the epoch just saved.
-
-    Replays the csv each time, so it keeps no state. With a fixed `epochs` the schedule does not depend on
-    patience, and a run with a shorter one is an exact prefix (measured on 8.4.190: bit for bit).
-    """
-    fitness = patience.fitness(csv)
-    for p in shorter:
-        stop = patience.replay(fitness, p, epochs)
-        if stop.known and stop.stopped_early and stop.stop_epoch == len(fitness):
-            shutil.copyfile(best, forked(best.parent, p))
-
-
-def forked(weights: Path, p: int) -> Path:
-    """Where the weights of a shorter patience are kept."""
-    return weights / f"best_patience{p}.pt"
-
-
-def epoch_line(trainer) -> str:
-    """One line on the epoch just finished: losses, AP on val, images/s, time to go at this pace."""
-    epoch, epochs = trainer.epoch + 1, trainer.epochs
-    spent_s = time.time() - trainer.train_time_start
-    rate = len(trainer.train_loader.dataset) * (epoch - trainer.start_epoch) / spent_s
-    left_s = spent_s / (epoch - trainer.start_epoch) * (epochs - epoch)
-    loss = sum(float(v) for v in trainer.tloss.values())
-    ap50, ap = (trainer.metrics[f"metrics/{k}(B)"] for k in ("mAP50", "mAP50-95"))
-    clock = f"{left_s // 3600:.0f}:{left_s % 3600 // 60:02.0f}:{left_s % 60:02.0f}"
-    return (
-        f"epoch {epoch}/{epochs}  loss {loss:.3f}  val AP50 {ap50:.3f}  AP50-95 {ap:.3f}"
-        f"  | {rate:.0f} images/s, at most {clock} to go"
-    )
+def _finish(run: Fit, asked: str, second: Path | None) -> None:
+    """Say that the training is done, give back its checkpoints, and mirror what it left."""
+    stops = [stop | {"weights": str(stop["weights"].relative_to(run.folder))} for stop in run.stops]
+    left = {key: value for key, value in asdict(run).items() if key != "folder"} | {"stops": stops}
+    write_json(run.folder / DONE, {"asked": asked, "fit": left})
+    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    if second:
+        checkpoints.publish(
+            second / "finished", lambda part: shutil.copytree(run.folder, part, dirs_exist_ok=True)
+        )
+        for old in second.glob("epoch-*"):
+            shutil.rmtree(old)
 
 
 def _stop(run: Fit, p: int) -> dict:
@@ -176,78 +162,30 @@ def _stop(run: Fit, p: int) -> dict:
         "epochs_n": stop.stop_epoch,
         "best_epoch": stop.best_epoch,
         "stopped_early": stop.stopped_early,
+        "stop_reason": f"no better in {p} epochs" if stop.stopped_early else "all epochs were trained",
         "train_s": round(train_s, 1),
         "images_per_s": round(run.conditions["images_n"] * stop.stop_epoch / train_s, 1),
         "weights": weights,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "sha256": _sha256(weights),
         "bytes": weights.stat().st_size,
     }
 
 
-def _cost(trainer, train_s: float) -> dict:
-    """Seconds of the whole training with its validations, and peak GPU memory."""
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _cost(trainer, seen: dict) -> dict:
+    """Seconds of the whole training with its validations, lost epochs left out, and peak GPU memory."""
     cuda = trainer.device.type == "cuda"
     return {
-        "train_s": round(train_s, 1),
-        "gpu_peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
+        "train_s": round(time.time() - trainer.train_time_start, 1),
+        "gpu_peak_gib": seen["gpu_peak_gib"],
         "device": torch.cuda.get_device_name() if cuda else "CPU",
+        **({"batch_found": trainer.batch_found | _seen(seen)} if trainer.batch_found else {}),
     }
 
 
-def refuse_device(device) -> None:
-    """Raise Refusal where a GPU is asked for that is not there."""
-    if str(device) != "cpu" and not torch.cuda.is_available():
-        raise Refusal(
-            f"device {device} was asked for, but torch {torch.__version__} sees no CUDA GPU here: run profile"
-            " demo or mini on a CPU, or install a driver that this torch works with."
-        )
-
-
-def refuse_settings(train: dict, patiences) -> None:
-    """Raise Refusal where epochs would not all be validated and saved under one fixed schedule.
-
-    `patience` 0 means never to Ultralytics; beside other patiences it has no place in ascending order.
-    """
-    if sorted(set(patiences)) != list(patiences) or (0 in patiences and len(patiences) > 1):
-        raise Refusal(f"patiences {list(patiences)} were given, ascending numbers above 0 were expected.")
-    for key, value in FIXED.items():
-        if train.get(key, value) != value:
-            raise Refusal(
-                f"{key} {train[key]} was asked for, {value} was expected: the stops are read off epochs that"
-                f" were all validated and saved under a schedule fixed by `epochs`; leave {key} out."
-            )
-
-
-def refuse_weights(weights, sha256: str = "") -> None:
-    """Raise Refusal where a weights file is missing (Ultralytics would download it) or has another hash."""
-    path = Path(weights)
-    if path.suffix in (".yaml", ".yml"):
-        return
-    if not path.is_file():
-        raise Refusal(
-            f"weights {path} do not exist: name a file that does, or a model yaml such as yolov8s.yaml"
-            " for random weights (nothing is downloaded)."
-        )
-    seen = hashlib.sha256(path.read_bytes()).hexdigest()
-    if sha256 and seen != sha256:
-        raise Refusal(
-            f"weights {path} have the sha256 {seen}, {sha256} was expected: fetch the right file,"
-            " or correct weights_sha256."
-        )
-
-
-class log_to:
-    """Send Ultralytics' log to a file instead of the notebook while the block runs."""
-
-    def __init__(self, path: Path):
-        self.handler = logging.FileHandler(path, encoding="utf-8")
-
-    def __enter__(self):
-        self.before = LOGGER.handlers[:], LOGGER.level
-        LOGGER.handlers[:] = [self.handler]
-        LOGGER.setLevel(logging.INFO)
-
-    def __exit__(self, *_):
-        LOGGER.handlers[:], level = self.before
-        LOGGER.setLevel(level)
-        self.handler.close()
+def _seen(telemetry: dict) -> dict:
+    """What really was reserved, beside what the trial of the batch had said."""
+    return {"peak_seen_gib": telemetry["gpu_reserved_gib"]}

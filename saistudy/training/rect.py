@@ -4,20 +4,46 @@ Stock Ultralytics replaces a list `imgsz` by its largest side (`check_imgsz(max_
 validator, 8.4.190), so `imgsz=[1440, 808]` trains the square 1440. Here the engine keeps that integer, while
 the pair (height, width) lives on the trainer and on the data set, and stock transforms get it through their
 public attributes. Nothing is patched; `best.pt` loads in stock `YOLO()`.
+
+Stock `predict` and `export` find the pair in `best.pt`; stock `predict` still cuts the rectangle to the
+shape of each image unless `rect=False`. Stock `YOLO(best.pt).val()` takes the longest side again: a model
+is evaluated at its rectangle by `saistudy.evaluation.predict` (all three tried, tests/test_rect.py).
 """
 
 import os
+import re
 from copy import copy
 
 import cv2
 import torch
+from ultralytics import __version__
 from ultralytics.data import YOLODataset
 from ultralytics.data.augment import LetterBox, Mosaic, RandomPerspective
+from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import unwrap_model
 
+from saistudy.paths import Refusal
+
 STRIDE_PX = 32  # the coarsest grid of YOLOv8: tensors are multiples of it
+# tests/test_rect.py and test_geometry.py were run with 8.4.150, .160, .170, .180 and .190 (2026-11-20)
+TRIED = "8.4.150", "8.4.190"
+
+
+def refuse_version(version: str) -> None:
+    """Raise Refusal unless an Ultralytics version such as "8.4.190" lies in the range that was tried.
+
+    Its transforms and trainer change weekly, and a rectangle that is set in a way which another version does
+    not heed would train something else in silence.
+    """
+    number = re.fullmatch(r"8\.4\.(0|[1-9][0-9]*)", version, re.ASCII)
+    low, high = (int(tried.split(".")[2]) for tried in TRIED)
+    if not number or not low <= int(number[1]) <= high:
+        raise Refusal(
+            f"Ultralytics {version} is imported, but true rectangles were tried with {TRIED[0]} to {TRIED[1]}"
+            f" only: install ultralytics=={TRIED[1]}."
+        )
 
 
 def pin_torch(*_) -> None:
@@ -34,6 +60,25 @@ def tensor_hw(imgsz: int | list[int]) -> tuple[int, int]:
     """Height and width in pixels of the tensor for an `imgsz` (one or two integers), rounded up to 32."""
     height, width = check_imgsz(imgsz, stride=STRIDE_PX, min_dim=2)
     return height, width
+
+
+def say_rounding(asked: int | list[int], hw: tuple[int, int]) -> None:
+    """Print a line where the tensor is not what `imgsz` says; Ultralytics' own warning goes to train.log."""
+    if list(hw) != ([asked, asked] if isinstance(asked, int) else list(asked)):
+        print(
+            f"imgsz {asked} is trained as {list(hw)} (height, width):"
+            f" each side is rounded up to a multiple of the stride {STRIDE_PX}",
+            flush=True,
+        )
+
+
+def refuse_stride(hw: tuple[int, int], stride: int) -> None:
+    """Raise Refusal where a model's stride in pixels (64 for the P6 models) does not divide both sides."""
+    if any(side % stride for side in hw):
+        fits = [-(-side // stride) * stride for side in hw]
+        raise Refusal(
+            f"the tensor {list(hw)} was asked for, this model's stride is {stride}: ask for imgsz {fits}."
+        )
 
 
 def walk(transform):
@@ -98,9 +143,9 @@ class RectDataset(YOLODataset):
         return transforms
 
 
-def build_dataset(args, path, hw, batch, data, mode, stride) -> RectDataset:
-    """A RectDataset with the keyword arguments of Ultralytics' builder (`build_yolo_dataset`, 8.4.190)."""
-    return RectDataset(
+def build_dataset(args, path, hw, batch, data, mode, stride, kind=RectDataset) -> RectDataset:
+    """A RectDataset, or `kind` of it, as Ultralytics builds its own (`build_yolo_dataset`, 8.4.190)."""
+    return kind(
         img_path=path,
         hw=hw,
         batch_size=batch,
@@ -113,7 +158,7 @@ def build_dataset(args, path, hw, batch, data, mode, stride) -> RectDataset:
         task=args.task,
         classes=args.classes,
         data=data,
-        fraction=args.fraction if mode == "train" else 1.0,
+        fraction=get_split_fraction(args.fraction, "train" if mode == "train" else args.split),
     )
 
 
@@ -166,17 +211,29 @@ def _rows(pred: dict, batch: dict, i: int) -> list[tuple]:
 
 
 class RectTrainer(DetectionTrainer):
-    """The stock trainer at exactly the tensor that `imgsz` declares; `hw` is (height, width) in pixels."""
+    """The stock trainer at exactly the tensor that `imgsz` declares; `hw` is (height, width) in pixels.
+
+    `dataset` builds the data set of the training split.
+
+    Raises:
+        Refusal: Ultralytics is of a version that was not tried, or the model's stride divides no such tensor.
+    """
+
+    dataset = RectDataset
 
     def __init__(self, *args, **kwargs):
+        refuse_version(__version__)
         super().__init__(*args, **kwargs)
         self.hw = tensor_hw(self.args.imgsz)
+        say_rounding(self.args.imgsz, self.hw)
         self.args.imgsz = max(self.hw)
 
     def build_dataset(self, img_path, mode="train", batch=None):
         """A RectDataset for training or validation."""
         stride = max(int(unwrap_model(self.model).stride.max()), STRIDE_PX)
-        return build_dataset(self.args, img_path, self.hw, batch, self.data, mode, stride)
+        refuse_stride(self.hw, stride)
+        kind = self.dataset if mode == "train" else RectDataset
+        return build_dataset(self.args, img_path, self.hw, batch, self.data, mode, stride, kind)
 
     def get_validator(self):
         """The validator at the same tensor."""
