@@ -33,7 +33,9 @@ TEXTS = [
     (RuntimeError("Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback"), "host"),
     (MemoryError("Unable to allocate 3.1 GiB for an array"), "host"),
     (OSError(errno.ENOMEM, "Cannot allocate memory"), "host"),
-    (OSError(errno.ENOSPC, "No space left on device"), "host"),
+    (RuntimeError("unable to open shared memory object </torch_712_9> in read-write mode"), "host"),
+    (OSError(errno.ENOSPC, "No space left on device"), None),  # a disk, where nothing of the ladder helps
+    (RuntimeError("PytorchStreamWriter failed writing file data/71: file write failed"), None),
     (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
     (FileNotFoundError(errno.ENOENT, "no such file"), None),
     (Refusal("batch was requested as 4 but is 8 in effect"), None),
@@ -66,6 +68,7 @@ def test_steps_by_hand():
     assert walk(seed, "host") == [("cache", False)] + [("workers", n) for n in (4, 2, 1, 0)]
     assert walk(seed | {"batch": 2, "imgsz": [832, 1440]}, "gpu")[0] == ("imgsz", [608, 1056])  # 624, 1080
     assert walk(seed | {"cache": "disk", "workers": 0}, "host") == []
+    assert walk(seed | {"batch": "auto"}, "gpu") == [("imgsz", 480), ("imgsz", 352)]
 
 
 @given(

@@ -27,6 +27,26 @@ def test_the_largest_that_fits(limit, most):
     assert max(asked) <= max(2 * limit, 1)  # no trial far beyond what a GPU holds
 
 
+@pytest.mark.parametrize(
+    ("gib", "name", "row"),
+    [
+        (0, "cpu", ("yolov8n", 4, 320)),
+        (4, "low", ("yolov8s", 8, 480)),
+        (5.99, "low", ("yolov8s", 8, 480)),
+        (6, "medium", ("yolov8m", 16, 640)),
+        (12, "high", ("yolov8l", 32, 640)),
+        (24, "high", ("yolov8l", 32, 640)),
+        (24.5, "workstation", ("yolov8x", 64, 800)),
+        (80, "workstation", ("yolov8x", 64, 800)),
+        (139.8, "h200", ("yolov8s", 128, 896)),
+    ],
+)
+def test_the_tiers_of_seed_004(gib, name, row):
+    """L45-51: below 6, 6 to 12, 12 to 24, above 24 GB, no GPU; the H200 beside them."""
+    found = memory.tier(gib)
+    assert (found["tier"], (found["model"], found["batch"], found["imgsz"])) == (name, row)
+
+
 def network():
     model = YOLO("yolov8n.yaml").model
     model.args = get_cfg()

@@ -7,7 +7,7 @@ import pytest
 
 from saistudy import params
 from saistudy.evaluation import cocoeval
-from saistudy.paths import PARAMS, ROOT
+from saistudy.paths import PARAMS, ROOT, Refusal
 from saistudy.study import agreement, comparisons, tables
 from saistudy.study.record import read_frame, read_records
 
@@ -109,6 +109,31 @@ def test_the_readme_shows_the_committed_tables(committed):
         ["git", "-C", ROOT, "show", "HEAD:README.md"], capture_output=True, text=True
     ).stdout
     assert (folder / "table.md").read_text() in readme
+
+
+def test_a_run_whose_size_was_cut_is_another_experiment(committed):
+    records = read_records(committed[0])
+    run = next(r for r in records if r["run"] == "1440-s1")
+    run["attempts"] = {"": [{"step": {"key": "imgsz", "before": 1440, "after": 1056}}, {"step": None}]}
+    run["conditions"]["imgsz"] = [1056, 1056]
+    found = comparisons.cases(records, "896")
+    cut = [case for case in found if case["arm"] == "1440, cut to 1056x1056"]
+    assert len(cut) == len(run["params"]["patiences"]) and all(case["runs"] == [run] for case in cut)
+    assert not any(comparisons.confirmatory(case, found[0], "896") for case in cut)
+    whole = [case for case in found if case["arm"] == "1440"]
+    assert whole and all(run not in case["runs"] for case in whole)
+
+
+def test_two_seeds_that_saw_one_stream_are_no_replicates(committed):
+    records = read_records(committed[0])
+    arm = [r for r in records if r["notebook"] == "stage1" and r["params"]["arm"] == "896"]
+    for number, record in enumerate(arm):
+        record["telemetry"] = {"": {"first_batch": f"{number:016x}"}}
+    comparisons.cases(records, "896")
+    for record in arm:
+        record["telemetry"] = {"": {"first_batch": "5b28eac59a3ecf6a"}}
+    with pytest.raises(Refusal, match="896-s0 and 896-s1 began with the same batch under two seeds"):
+        comparisons.cases(records, "896")
 
 
 def test_the_family_is_one_that_eight_seeds_can_support():

@@ -131,13 +131,13 @@ def seconds(frame: pd.DataFrame, note: str, axes=None):
             frame["epoch"], frame[part], bottom=low, color=colour, label=part.removesuffix("_s"), width=0.9
         )
     left.set(xlabel="epoch", ylabel="seconds", title=note)
-    left.legend(frameon=False, fontsize="small")
+    left.legend(frameon=False, fontsize="small", ncols=len(parts), loc="upper left", bbox_to_anchor=(0, -0.2))
     right.plot(frame["epoch"], frame["images_per_s"], color=COLOURS[0], marker=".")
-    right.set(
-        xlabel="epoch", ylabel="images/s", ylim=(0, None), title="images/s (blue), GPU utilisation (red)"
-    )
+    right.set(xlabel="epoch", ylabel="images/s while training (blue)", ylim=(0, None))
     if frame["gpu_util"].notna().any():
-        right.twinx().plot(frame["epoch"], frame["gpu_util"], color=COLOURS[1])
+        other = right.twinx()
+        other.plot(frame["epoch"], frame["gpu_util"], color=COLOURS[1], marker="s", ms=3)
+        other.set(ylabel="GPU utilisation (red)", ylim=(0, 1))
     return left, right
 
 

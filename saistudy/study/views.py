@@ -47,6 +47,7 @@ def attempts_table(attempts: list[dict]) -> pd.DataFrame:
     frame = pd.DataFrame(attempts).drop(columns=["step", "why"])
     steps = [row["step"] for row in attempts]
     frame["given up"] = [f"{s['key']} {s['before']} -> {s['after']}" if s else "-" for s in steps]
+    frame["wall_s"] = [row["wall_s"] or "-" for row in attempts]
     frame["not exact because"] = [", ".join(row["why"]) or "-" for row in attempts]
     return frame
 

@@ -62,8 +62,8 @@ class Start:
     """What every attempt at one training begins with, and what was read back of the latest.
 
     `second` is another place for checkpoints, or None; `extra` are attributes of the trainer (`llrd_rate`,
-    `dataset`). `conditions` and `occurred` are filled in
-    before the first step: what is in effect, and the declared differences among it.
+    `dataset`). `conditions` and `occurred` are filled in before the first step: what is in effect, and the
+    declared differences among it.
     """
 
     weights: str | Path
@@ -137,7 +137,7 @@ def _attempt(start: Start, train: dict):
     asked = {key: (vars(DEFAULT_CFG) | train)[key] for key in resume.SETTINGS}
     row = {"epoch": None, "exact": True, "why": [], **asked, "wall_s": None, "ended": "killed", "step": None}
     write_json(start.folder / TABLE, [*rows(start.folder), row])
-    begun, trainer = time.perf_counter(), None
+    begun, trainer, told = time.perf_counter(), None, "interrupted"
     try:
         trainer = _build(start, train)
         trainer.train()

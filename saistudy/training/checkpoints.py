@@ -95,10 +95,11 @@ def _folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(target, ignore_errors=True)
         os.rename(part, target)
         _force(target.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch.save's own is a RuntimeError
         shutil.rmtree(part, ignore_errors=True)
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise Refusal(
-            f"{target} cannot be written ({error.strerror or error}): give it space and write permission"
+            f"{target} cannot be written ({why}): give it space and write permission"
             " and start the same command again; the checkpoint before it is kept."
         ) from error
 

@@ -21,8 +21,8 @@ HOST = (
     "cannot allocate memory",  # ENOMEM of the system
     "insufficient memory",  # OpenCV
     "unable to allocate",  # NumPy
-    "unable to write to file",  # torch, where /dev/shm is full
-    "no space left on device",  # the same as an OSError
+    "unable to write to file </torch",  # torch, where /dev/shm is full
+    "shared memory",  # torch, where it cannot be had at all
 )
 GPU = (
     "out of memory",
@@ -37,14 +37,14 @@ class OutOfMemory(RuntimeError):
 
 
 def kind(error: BaseException) -> str | None:
-    """Which memory ran out: "gpu", "host", or None where the error is another one.
+    """Which memory ran out: "gpu", "host", or None where the error is another one, such as a full disk.
 
     Decided by type and text, for a loader's worker raises its own error again in the trainer with
     the type in the text. The texts are those of torch 2.15, OpenCV 5, NumPy 2 and Linux; Ultralytics
     8.4.190 knows the GPU ones (engine/trainer.py).
     """
     text = f"{type(error).__name__} {error}".lower()
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.ENOMEM, errno.ENOSPC):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return "host"
     if "caught memoryerror" in text or any(words in text for words in HOST):
         return "host"
@@ -73,8 +73,9 @@ def step(train: dict, kind: str) -> dict:
     )
 
 
-def _half(batch: int) -> int:
-    return max(batch // 2, BATCH_FLOOR) if batch > BATCH_FLOOR else batch
+def _half(batch: int | str) -> int | str:
+    """Half of it down to the floor; a batch that is still sought is none to halve."""
+    return max(batch // 2, BATCH_FLOOR) if isinstance(batch, int) and batch > BATCH_FLOOR else batch
 
 
 def _smaller(imgsz: int | list[int]) -> int | list[int]:

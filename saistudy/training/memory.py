@@ -9,13 +9,27 @@ from collections.abc import Callable
 from copy import deepcopy
 
 import torch
+import yaml
 from ultralytics.utils.torch_utils import autocast
 
-from saistudy.paths import Refusal
+from saistudy.paths import PARAMS, Refusal
 from saistudy.training import ladder
 
 RESERVE_FRAC = 0.1  # of the GPU: optimizer state, cuDNN's workspaces, fragmentation, validation
 MOST_N = 1024  # where stock AutoBatch ends too
+
+
+def tier(total_gib: float) -> dict:
+    """What a GPU of so much memory is given to train by params/tiers.yaml: {tier, model, batch, imgsz}.
+
+    Args:
+        total_gib: of the GPU, 0 for none.
+    """
+    tiers = yaml.safe_load((PARAMS / "tiers.yaml").read_text(encoding="utf-8"))
+    bound = {name: row.pop("vram_gib_below") for name, row in tiers.items()}
+    fits = (name for name in tiers if bound[name] is None or total_gib < bound[name] or not total_gib)
+    name = next(fits)
+    return {"tier": name, **tiers[name]}
 
 
 def largest(fits: Callable[[int], bool], most: int = MOST_N) -> int:
