@@ -126,6 +126,20 @@ def test_out_of_memory_in_a_later_epoch(rectangles, tmp_path, hook, capfd):
     assert "gpu memory ran out in epoch 2: batch 16 becomes 8" in capfd.readouterr().out
 
 
+def test_a_halved_batch_that_does_not_divide_nbs(rectangles, tmp_path, hook):
+    """9 becomes 4: stock then decays by .0005 x 4 x 2 / 9, which follows from the step and is said."""
+    hook("on_train_batch_start", raise_where(lambda trainer: trainer.epoch == 1 and trainer.batch_size > 8))
+    run = fit("yolov8n.yaml", rectangles.yaml, tmp_path / "run", **TRAIN | {"batch": 9, "nbs": 9})
+    assert run.attempts[0]["step"]["after"] == 4
+    expected = 0.0005 * 4 * 2 / 9
+    (declared,) = run.declared
+    assert (declared["key"], declared["requested"]) == ("weight_decay", 0.0005)
+    assert declared["value"] == pytest.approx(expected, rel=1e-12)
+    assert run.conditions["weight_decay"] == pytest.approx(expected, rel=1e-12)
+    # of the optimizer that trained, not of the one that the checkpoint remembers
+    assert {group["weight_decay"] for group in run.conditions["groups"]} == {0.0, pytest.approx(expected)}
+
+
 def test_out_of_memory_in_validation_and_ultralytics_own_halving(rectangles, tmp_path, hook):
     """First validation runs out, then a forward pass, after which Ultralytics would go on by itself."""
     val, forward = Once("CUDA error: out of memory"), Once("CUDA out of memory")

@@ -172,9 +172,14 @@ def test_from_the_second_place_alone(rectangles, straight, tmp_path, capfd):
     shutil.rmtree(tmp_path / "run")
     assert "resumed with epoch 4, exactly" in go_on(rectangles, tmp_path / "run", capfd, **change)
     assert_same(straight(SQUARE), tmp_path / "run")
+    (finished,) = (tmp_path / "second").glob("*")
+    assert [path.name for path in finished.iterdir()] == ["finished"]
     shutil.rmtree(tmp_path / "run")
     assert "nothing is trained again" in go_on(rectangles, tmp_path / "run", capfd, **change)
     assert_same(straight(SQUARE), tmp_path / "run")
+    shutil.rmtree(finished)  # as a kill between the run's end and its mirror leaves it
+    assert "nothing is trained again" in go_on(rectangles, tmp_path / "run", capfd, **change)
+    assert checkpoints.whole(finished / "finished")
 
 
 def test_a_full_second_place_is_one_sentence_and_nothing_is_lost(rectangles, straight, tmp_path, capfd):
@@ -237,5 +242,8 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path):
     for epoch in (2, 3, 12):
         checkpoints.commit(tmp_path, epoch, lambda folder: (folder / "a").write_bytes(b"1"))
     assert sorted(path.name for path in tmp_path.glob("epoch-*")) == ["epoch-00003", "epoch-00012"]
-    (tmp_path / "epoch-00012" / "more").touch()
+    (tmp_path / "epoch-00012" / "more").touch()  # damaged: gone on from the one before, it makes room
+    checkpoints.commit(tmp_path, 4, lambda folder: (folder / "a").write_bytes(b"1"))
+    assert sorted(path.name for path in tmp_path.glob("epoch-*")) == ["epoch-00003", "epoch-00004"]
+    (tmp_path / "epoch-00004" / "more").touch()
     assert checkpoints.newest(tmp_path, None) == tmp_path / "epoch-00003"

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG
 
-from saistudy.paths import Refusal, write_json
+from saistudy.paths import Refusal, write_json, write_text
 from saistudy.training import (
     checkpoints,
     conditions,
@@ -42,8 +43,14 @@ class _Sized:
         self.args.cache = cache
         boxes_n = 4 * max(len(label["cls"]) for label in data.labels)
         amp = torch.bfloat16 if self.args.amp == "bf16" else self.amp
-        self.batch_found = memory.find(self.model, resume.tensor(self), amp, len(data), boxes_n)
+        self.batch_found = memory.find(self.model, self._largest(), amp, len(data), boxes_n)
+        _amend(self.save_dir, {"batch": self.batch_found["batch"], "batch_found": self.batch_found})
         return self.batch_found["batch"]
+
+    def _largest(self) -> tuple[int, int]:
+        """The largest tensor that training may see: with multi_scale it grows by that share."""
+        sides = (side * (1 + self.args.multi_scale) for side in resume.tensor(self))
+        return tuple(math.ceil(side / self.stride) * self.stride for side in sides)
 
 
 class _Rect(telemetry.Watched, resume.Resumable, LayerDecay, _Sized, RectTrainer):
@@ -97,7 +104,9 @@ def climb(start: Start, train: dict, recovery: bool):
         kind, told = shortage
         if not recovery:
             raise Refusal(f"{told}: lower batch, imgsz or workers, or allow oom_recovery.")
-        step = ladder.step(vars(DEFAULT_CFG) | _reduced(train, rows(start.folder)), kind)
+        known = rows(start.folder)
+        asked = vars(DEFAULT_CFG) | _reduced(train, known) | {"workers": known[-1]["workers"]}
+        step = ladder.step(asked, kind)
         _amend(start.folder, {"step": step})
         print(f"{told}: {step['key']} {step['before']} becomes {step['after']}", flush=True)
 
@@ -114,7 +123,7 @@ def _recall(start: Start) -> None:
     """Where the run's folder is lost, the attempts that its latest checkpoint tells of."""
     latest = checkpoints.newest(start.folder / "checkpoints", start.second)
     if latest and not (start.folder / TABLE).exists():
-        shutil.copyfile(latest / TABLE, start.folder / TABLE)
+        write_text(start.folder / TABLE, (latest / TABLE).read_text(encoding="utf-8"))
 
 
 def rows(folder: Path) -> list[dict]:
@@ -165,9 +174,12 @@ def _build(start: Start, train: dict):
     place = {"project": str(start.folder.parent), "name": start.folder.name, "exist_ok": True}
     what = {"model": str(start.weights), "data": str(start.data), "plots": False}
     batch = {"batch": -1} if train.get("batch") == AUTO else {}  # -1: Ultralytics asks auto_batch
+    checkpoint = checkpoints.newest(start.folder / "checkpoints", start.second)
+    if not checkpoint:
+        shutil.rmtree(start.folder / "weights", ignore_errors=True)  # of a start that nothing is left of
     trainer = ENGINES[start.engine](overrides=what | place | train | batch)
     trainer.args.workers = train.get("workers", trainer.args.workers)  # Ultralytics sets 0 on a CPU
-    trainer.checkpoint = checkpoints.newest(start.folder / "checkpoints", start.second)
+    trainer.checkpoint = checkpoint
     vars(trainer).update(start.extra)
     if start.exact:
         resume.seed_epochs(trainer)
@@ -183,8 +195,10 @@ def _follow(trainer, start: Start, train: dict) -> None:
         held.append(trainer.batch_size)
         start.conditions = conditions.read_back(trainer)
         found = {"batch": trainer.batch_size} if trainer.batch_found else {}
-        start.occurred = conditions.refuse_undeclared(train | found, start.conditions, start.declared)
-        _amend(start.folder, (trainer.resumed or {"epoch": 1}) | found)
+        declared = [*start.declared, *_followed(start, train)]
+        start.occurred = conditions.refuse_undeclared(train | found, start.conditions, declared)
+        workers = {"workers": start.conditions["workers"]}
+        _amend(start.folder, (trainer.resumed or {"epoch": 1}) | workers)
         _retell(trainer, teller)
 
     def unchanged(trainer):
@@ -205,11 +219,26 @@ def _follow(trainer, start: Start, train: dict) -> None:
     trainer.add_callback("on_model_save", saved)
 
 
+def _followed(start: Start, train: dict) -> list[dict]:
+    """The weight decay that follows from a batch that was found or halved, where it is another one.
+
+    Stock scales it by batch x accumulate / nbs (8.4.190), which is 1 only where the batch divides nbs.
+    """
+    if not any(row["step"] or row.get("batch_found") for row in rows(start.folder)):
+        return []
+    seen = start.conditions
+    scale = seen["batch"] * seen["accumulate"] / seen["nbs"]
+    value = train.get("weight_decay", DEFAULT_CFG.weight_decay) * scale
+    reason = f"batch {seen['batch']} x accumulate {seen['accumulate']} / nbs {seen['nbs']}, as memory allowed"
+    return [{"key": "weight_decay", "value": value, "reason": reason}]
+
+
 def _retell(trainer, teller: progress.Teller) -> None:
     """Show the epochs of earlier attempts again, so that a notebook holds them all."""
     if trainer.resumed:
         teller.tell(_table(trainer), trainer.start_epoch)
-        how = ", ".join(["not exactly:", *trainer.resumed["why"]]) if trainer.resumed["why"] else "exactly"
+        why = ", ".join(trainer.resumed["why"])
+        how = f"not exactly: {why}" if why else "exactly"
         print(f"resumed with epoch {trainer.resumed['epoch']}, {how}", flush=True)
 
 

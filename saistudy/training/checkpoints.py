@@ -21,16 +21,23 @@ HASHES = "hashes.json"
 CHUNK_BYTES = 1 << 20
 
 
-def commit(root: Path, epoch: int, fill: Callable[[Path], None]) -> Path:
-    """The folder of the checkpoint taken after `epoch` (from 1), once `fill` has written its files there.
+def commit(root: Path, number: int, fill: Callable[[Path], None]) -> Path:
+    """The folder of the checkpoint taken after epoch `number` (from 1), once `fill` has filled it.
 
     Raises:
         Refusal: no space or no permission; earlier checkpoints are as they were.
     """
-    target = publish(root / f"epoch-{epoch:05d}", fill)
-    for old in sorted(root.glob("epoch-*"))[:-KEPT_N]:
-        shutil.rmtree(old)
+    target = publish(root / f"epoch-{number:05d}", fill)
+    _prune(target)
     return target
+
+
+def _prune(latest: Path) -> None:
+    """Keep the latest and the one before it; of a later epoch there are only damaged ones."""
+    others = sorted(path for path in latest.parent.glob("epoch-*") if path != latest)
+    earlier = [path for path in others if epoch(path) < epoch(latest)]
+    for path in set(others) - set(earlier[1 - KEPT_N :]):
+        shutil.rmtree(path)
 
 
 def publish(target: Path, fill: Callable[[Path], None]) -> Path:
@@ -77,8 +84,7 @@ def mirror(folder: Path, place: Path) -> None:
         shutil.copytree(folder, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(HASHES))
         if _hashes(part) != json.loads((folder / HASHES).read_text(encoding="utf-8")):
             raise Refusal(f"{target} reads back other bytes than were written: look at that disk.")
-    for old in sorted(place.glob("epoch-*"))[:-KEPT_N]:
-        shutil.rmtree(old)
+    _prune(target)
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def fit(
     with progress.log_to(run.folder / "train.log"):
         trainer = climb(start, dict(train, patience=patiences[-1]), oom_recovery)
     run.telemetry = telemetry.summary(run.folder / "telemetry.csv")
-    run.cost = _cost(trainer, run.telemetry)
+    run.cost = _cost(trainer, run.telemetry, rows(run.folder))
     run.conditions, run.declared, run.attempts = start.conditions, start.occurred, rows(run.folder)
     run.stops = [_stop(run, p) for p in patiences]
     _finish(run, asked, second)
@@ -107,8 +107,12 @@ def fit(
 
 def _finished(run: Fit, asked: str, second: Path | None) -> bool:
     """Whether this very training was finished before; then `run` is filled with what it left."""
-    if second and not run.folder.exists() and checkpoints.whole(second / "finished"):
-        shutil.copytree(second / "finished", run.folder)
+    if second and not (run.folder / DONE).is_file() and checkpoints.whole(second / "finished"):
+        part = run.folder.with_name(f".{run.folder.name}.part")
+        for old in (part, run.folder):
+            shutil.rmtree(old, ignore_errors=True)
+        shutil.copytree(second / "finished", part)
+        part.rename(run.folder)
     try:
         left = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
         stops = [stop | {"weights": run.folder / stop["weights"]} for stop in left["fit"].pop("stops")]
@@ -116,7 +120,10 @@ def _finished(run: Fit, asked: str, second: Path | None) -> bool:
             return False
     except (OSError, ValueError, KeyError):
         return False
+    if not (run.folder / "results.csv").is_file():
+        return False
     vars(run).update(left["fit"], stops=stops)
+    _tidy(run.folder, second)
     epochs = progress.table(run.folder / "results.csv", run.conditions["epochs"], run.conditions["images_n"])
     progress.Teller().tell(epochs, len(epochs))
     print(f"finished before: nothing is trained again ({DONE} stands in its folder)", flush=True)
@@ -138,13 +145,21 @@ def _finish(run: Fit, asked: str, second: Path | None) -> None:
     stops = [stop | {"weights": str(stop["weights"].relative_to(run.folder))} for stop in run.stops]
     left = {key: value for key, value in asdict(run).items() if key != "folder"} | {"stops": stops}
     write_json(run.folder / DONE, {"asked": asked, "fit": left})
-    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
-    if second:
-        checkpoints.publish(
-            second / "finished", lambda part: shutil.copytree(run.folder, part, dirs_exist_ok=True)
-        )
-        for old in second.glob("epoch-*"):
+    _tidy(run.folder, second)
+
+
+def _tidy(folder: Path, second: Path | None) -> None:
+    """Give back the checkpoints of a finished run, once what it left is mirrored; killed, it is repeated."""
+    if second and not checkpoints.whole(second / "finished"):
+        checkpoints.publish(second / "finished", partial(_copy, folder))
+    for place in filter(None, (folder / CHECKPOINTS, second)):
+        for old in place.glob("epoch-*"):
             shutil.rmtree(old)
+
+
+def _copy(folder: Path, part: Path) -> None:
+    """All of a finished run but its checkpoints."""
+    shutil.copytree(folder, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(CHECKPOINTS))
 
 
 def _stop(run: Fit, p: int) -> dict:
@@ -175,17 +190,16 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _cost(trainer, seen: dict) -> dict:
-    """Seconds of the whole training with its validations, lost epochs left out, and peak GPU memory."""
+def _cost(trainer, seen: dict, attempts: list[dict]) -> dict:
+    """Seconds of the whole training with its validations, lost epochs left out, and peak GPU memory.
+
+    Where a batch was sought, `batch_found` sets the peak that occurred beside the one of the trial.
+    """
+    found = next((row["batch_found"] for row in attempts if row.get("batch_found")), None)
     cuda = trainer.device.type == "cuda"
     return {
         "train_s": round(time.time() - trainer.train_time_start, 1),
         "gpu_peak_gib": seen["gpu_peak_gib"],
         "device": torch.cuda.get_device_name() if cuda else "CPU",
-        **({"batch_found": trainer.batch_found | _seen(seen)} if trainer.batch_found else {}),
+        **({"batch_found": found | {"peak_seen_gib": seen["gpu_reserved_gib"]}} if found else {}),
     }
-
-
-def _seen(telemetry: dict) -> dict:
-    """What really was reserved, beside what the trial of the batch had said."""
-    return {"peak_seen_gib": telemetry["gpu_reserved_gib"]}

@@ -50,7 +50,7 @@ def largest(fits: Callable[[int], bool], most: int = MOST_N) -> int:
 
 
 def find(model, hw: tuple[int, int], amp: bool | torch.dtype, most: int, boxes_n: int) -> dict:
-    """The largest batch for a model on its GPU: {batch, peak_gib, total_gib, reserve_frac}.
+    """The largest batch for a model on its GPU: {batch, peak_gib, total_gib (free for it), reserve_frac}.
 
     Args:
         model: on a CUDA device, left as it is; a copy does the steps.
@@ -67,7 +67,10 @@ def find(model, hw: tuple[int, int], amp: bool | torch.dtype, most: int, boxes_n
             f"batch auto was asked for on {device.type}, a GPU's memory was expected: name a batch, such as"
             " that of tier cpu."
         )
-    total, peaks = torch.cuda.get_device_properties(device).total_memory, {}
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)  # what others leave
+    peaks = {}
 
     def fits(batch: int) -> bool:
         peaks[batch] = peak_bytes(model, batch, hw, amp, boxes_n)

@@ -30,6 +30,7 @@ def digest(weights, data, identity: str, **more) -> str:
     tree = Path(data).parent / "tree.json"
     what = {
         "weights": _hash(weights),
+        "pretrained": _hash(more["train"].get("pretrained", "")),
         "data": _hash(tree if tree.is_file() else data),
         "identity": identity,
         "versions": [ultralytics.__version__, torch.__version__],
@@ -40,7 +41,7 @@ def digest(weights, data, identity: str, **more) -> str:
 
 def _hash(path) -> str:
     """Hex sha256 of a file; the name itself where Ultralytics knows it (yolov8n.yaml)."""
-    path = Path(path)
+    path = Path(str(path))
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
 
 

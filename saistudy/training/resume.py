@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from ultralytics.utils.torch_utils import unwrap_model
 
+from saistudy.paths import write_text
 from saistudy.training import checkpoints
 
 STATE = "state.pt"
@@ -151,7 +152,7 @@ def restore(trainer, checkpoint: Path) -> dict:
     unwrap_model(trainer.model).load_state_dict(saved["model"])
     trainer.ema.ema.load_state_dict(saved["ema"])
     trainer.ema.updates = saved["updates"]
-    trainer.optimizer.load_state_dict(saved["optimizer"])
+    _load(trainer.optimizer, saved["optimizer"])
     trainer.scaler.load_state_dict(saved["scaler"])
     trainer.best_fitness = saved["best_fitness"]
     vars(trainer.stopper).update(saved["stopper"])
@@ -160,6 +161,14 @@ def restore(trainer, checkpoint: Path) -> dict:
     _files(trainer, checkpoint)
     why = _reasons(trainer, saved["settings"])
     return {"epoch": trainer.start_epoch + 1, "exact": not why, "why": why}
+
+
+def _load(optimizer, saved: dict) -> None:
+    """State and schedule of an optimizer, with the weight decay that was built for the batch of now."""
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, decay in zip(optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay
 
 
 def _files(trainer, checkpoint: Path) -> None:
@@ -173,7 +182,7 @@ def _files(trainer, checkpoint: Path) -> None:
         file for kind in TABLES for file in checkpoint.glob(kind) if file.name != checkpoints.HASHES
     ):
         if file.name == trainer.csv.name or not (trainer.save_dir / file.name).exists():
-            shutil.copyfile(file, trainer.save_dir / file.name)
+            write_text(trainer.save_dir / file.name, file.read_text(encoding="utf-8"))
 
 
 def _reasons(trainer, before: dict) -> list[str]:
@@ -182,4 +191,6 @@ def _reasons(trainer, before: dict) -> list[str]:
     reasons = [f"{key} {before[key]} became {now[key]}" for key in SETTINGS if before[key] != now[key]]
     if trainer.accumulate > 1:
         reasons.append(f"gradients accumulate over {trainer.accumulate} batches and are not kept")
+    if getattr(unwrap_model(trainer.model).model[-1], "one2one_cv2", None) is not None:  # YOLO10, YOLO26
+        reasons.append("the loss of this model counts epochs, and its count is not kept")
     return reasons + ([] if trainer.exact else ["epochs are not seeded anew"])
