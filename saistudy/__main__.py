@@ -125,12 +125,17 @@ def _staged(action: str, source: Path, target: Path, beside: tuple[int, int]) ->
 def _bench(given: argparse.Namespace) -> None:
     import json
 
-    from saistudy.study import bench_index, bench_staging
+    from saistudy import hardware
+
+    hardware.pin_threads()
+    hardware.quiet()
+    from saistudy.study import bench_index, bench_staging, bench_training
 
     measure, sentences = {
         "staging": (bench_staging.measure, bench_staging.sentences),
         "index": (bench_index.measure_index, bench_index.sentences),
         "tree": (bench_index.measure_tree, bench_index.sentences),
+        "training": (bench_training.measure, bench_training.sentences),
     }[given.what]
     measured = measure()
     print(json.dumps(measured, indent=1, allow_nan=False) if given.json else sentences(measured))
@@ -174,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     stage.add_argument("--target", type=Path, help="the folder that it is staged to")
     stage.set_defaults(act=_stage)
     bench = commands.add_parser("bench", help="this machine's rates, A B A B in one run, minutes")
-    bench.add_argument("what", choices=["staging", "index", "tree"])
+    bench.add_argument("what", choices=["staging", "index", "tree", "training"])
     bench.add_argument("--json", action="store_true", help="every pass, as JSON")
     bench.set_defaults(act=_bench)
     return top

@@ -170,7 +170,7 @@ def identity(notebook: str | Path, values: dict, inputs: dict) -> str:
     what = {
         "notebook": notebook_code(source(notebook)),
         "values": validate(notebook, values),
-        "code": package_code(study=Path(notebook).stem == "ablation"),
+        "code": package_code(study=Path(notebook).stem in ("ablation", "claims")),
         "lock": hashlib.sha256((ROOT / "requirements.lock").read_bytes()).hexdigest(),
         "inputs": inputs,
     }

@@ -73,6 +73,7 @@ def _row(folder: Path, split: str, i: int, size: tuple[int, int], label: int, bo
         "image": f"{split}{i}.png",
         "split": split,
         "group": f"{split}{i % 2}",
+        "event": "",
         "width": width,
         "height": height,
         "boxes": boxes,

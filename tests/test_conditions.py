@@ -3,12 +3,17 @@
 import hashlib
 
 import painted
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.optim import optimizer as optim
+from ultralytics.data.augment import Mosaic
+from ultralytics.utils.callbacks import default_callbacks
 
 from saistudy.paths import Refusal
-from saistudy.training import conditions
-from saistudy.training.attempts import ENGINES
+from saistudy.training import conditions, dataset
+from saistudy.training.engines import ENGINES
 from saistudy.training.fit import fit
 
 PLAIN = painted.BARE | {"imgsz": 64, "batch": 8, "nbs": 8, "epochs": 1, "lr0": 0.001, "mosaic": 0.0}
@@ -128,3 +133,89 @@ def test_a_seed_makes_its_batches(tiny, tmp_path, workers):
     )
     assert one == again
     assert one != other
+
+
+MIXED = painted.LEARNABLE | {"epochs": 4, "imgsz": 64, "batch": 8, "nbs": 8, "mosaic": 0.7, "close_mosaic": 2}
+
+
+@given(st.integers(1, 300), st.integers(0, 300), st.sampled_from([0.0, 0.3, 1.0]))
+def test_the_plan_by_counting(epochs, close, p):
+    """The last `close_mosaic` epochs are without; 0 closes none (Ultralytics' own description)."""
+    asked = {"epochs": epochs, "close_mosaic": close, "mosaic": p}
+    plan = [conditions.planned_mosaic(asked, epoch) for epoch in range(1, epochs + 1)]
+    closed_n = min(close, epochs)
+    assert plan == [p] * (epochs - closed_n) + [0.0] * closed_n
+
+
+def test_the_plan_is_read_back(tiny, tmp_path):
+    seen = effective(tiny, tmp_path, mosaic=0.7, epochs=5, close_mosaic=2)
+    assert (seen["mosaic"], seen["mosaic_epochs_n"]) == (0.7, 3)
+    assert effective(tiny, tmp_path, mosaic=0.0, epochs=5, close_mosaic=2)["mosaic_epochs_n"] == 0
+
+
+def in_epoch(epoch: int, act):
+    """A callback for Ultralytics' own table that acts on the trainer in one epoch (from 1)."""
+    return lambda trainer: act(trainer) if trainer.epoch + 1 == epoch else None
+
+
+def set_mosaic(p: float):
+    """Sets the probability of every mosaic in the training data."""
+
+    def act(trainer):
+        for transform in dataset.walk(trainer.train_loader.dataset.transforms):
+            if isinstance(transform, Mosaic):
+                transform.p = p
+
+    return act
+
+
+def reopen(trainer):
+    """Builds the transforms of the training data again, mosaic included."""
+    trainer.train_loader.dataset.transforms = trainer.train_loader.dataset.build_transforms(trainer.args)
+
+
+def stop(trainer):
+    raise Enough
+
+
+@pytest.mark.parametrize(
+    ("engine", "workers"),
+    [
+        ("rect", 0),
+        ("stock", 2),
+        pytest.param("rect", 2, marks=pytest.mark.full),
+        pytest.param("stock", 0, marks=pytest.mark.full),
+    ],
+)
+def test_mosaic_by_epoch_after_a_resume_into_the_closed_phase(
+    rectangles, tmp_path, monkeypatch, engine, workers
+):
+    train = MIXED | {"engine": engine, "workers": workers}
+    with monkeypatch.context() as patch, pytest.raises(Enough):
+        patch.setitem(default_callbacks, "on_train_batch_start", [in_epoch(4, stop)])
+        fit("yolov8n.yaml", rectangles.yaml, tmp_path / "run", **train)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Refusal, match="mosaic was requested as 0.0 but is 0.7 in effect in epoch 4"),
+    ):
+        patch.setitem(default_callbacks, "on_train_batch_start", [in_epoch(4, reopen)])
+        fit("yolov8n.yaml", rectangles.yaml, tmp_path / "run", **train)
+    run = fit("yolov8n.yaml", rectangles.yaml, tmp_path / "run", **train)
+    assert [row["epoch"] for row in run.attempts] == [1, 4, 4]
+    seen = pd.read_csv(run.folder / "telemetry.csv")["mosaic"]
+    assert seen.tolist() == [0.7, 0.7, 0, 0] and not run.declared
+    assert run.conditions["mosaic_epochs_n"] == run.telemetry["mosaic_epochs_n"] == 2
+
+
+def test_mosaic_of_an_epoch_that_is_not_the_planned_one(rectangles, tmp_path, monkeypatch):
+    hooks = [in_epoch(2, set_mosaic(0.3)), in_epoch(3, set_mosaic(0.7))]
+    monkeypatch.setitem(default_callbacks, "on_train_epoch_start", hooks)
+    with pytest.raises(Refusal, match="mosaic was requested as 0.7 but is 0.3 in effect in epoch 2: correct"):
+        fit("yolov8n.yaml", rectangles.yaml, tmp_path / "run", **MIXED)
+    # neither a row nor a checkpoint tells of that epoch
+    assert pd.read_csv(tmp_path / "run" / "results.csv")["epoch"].tolist() == [1]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-00001"]
+    declared = [{"key": "mosaic", "value": 0.3, "reason": "weakened on purpose"}]
+    run = fit("yolov8n.yaml", rectangles.yaml, tmp_path / "other", declared=declared, **MIXED)
+    assert run.declared == [{"requested": 0.7, **declared[0]}]
+    assert pd.read_csv(run.folder / "telemetry.csv")["mosaic"].tolist() == [0.7, 0.3, 0, 0]

@@ -18,7 +18,8 @@ PROFILES = ["demo", "mini", "h200"]
 FLOORS = [
     ["paths", "hardware", "schema", "wording", "cells", "params"],
     [
-        *["data.boxes", "data.photographs", "data.known", "data.index", "data.split", "data.archives"],
+        *["data.boxes", "data.photographs", "data.known", "data.index", "data.split", "data.joint"],
+        "data.archives",
         *["data.listings", "data.crosscheck", "data.fasdd", "data.shards", "data.pyrosdis", "data.yolo"],
         *["data.kinds", "data.duplicates", "data.check", "data.filling", "data.tree"],
         *["data.painted.plumes", "data.painted.scenes", "data.painted.lookalikes", "data.painted.placing"],
@@ -28,19 +29,27 @@ FLOORS = [
     ],
     [
         *["training.patience", "training.ladder", "training.checkpoints", "training.footprint"],
-        *["training.loading", "training.rect", "training.resume", "training.telemetry", "training.decay"],
-        *["training.cutouts", "training.paste", "training.memory", "training.conditions"],
-        *["training.request", "training.progress", "training.attempts", "training.fit", "training.export"],
+        *["training.loading", "training.dataset", "training.rect", "training.resume", "training.telemetry"],
+        *["training.decay", "training.cutouts", "training.paste", "training.memory", "training.conditions"],
+        *["training.request", "training.progress", "training.curves", "training.attempts"],
+        *["training.engines", "training.trainers", "training.recovery", "training.finished", "training.fit"],
+        *["training.export", "training.finetune"],
+        *["training.behaviour", "training.drawn", "training.described"],
     ],
     [
-        *["evaluation.stats", "evaluation.cocoeval", "evaluation.metrics", "evaluation.truth"],
-        *["evaluation.predict", "evaluation.score"],
+        *["evaluation.stats", "evaluation.layers", "evaluation.cocoeval", "evaluation.sizes"],
+        *["evaluation.metrics", "evaluation.alarms", "evaluation.events", "evaluation.truth"],
+        *["evaluation.predict", "evaluation.score", "evaluation.latency"],
     ],
     [
+        *["study.ledger.quantities", "study.ledger.rows"],
         *["study.transcript", "study.kernel", "study.front", "study.record", "study.run", "study.bench"],
-        *["study.bench_staging", "study.bench_index", "study.forecast", "study.comparisons"],
-        *["study.tables", "study.agreement", "study.plots"],
-        "study.views",
+        *["study.bench_staging", "study.bench_index", "study.bench_training", "study.forecast"],
+        *["study.comparisons", "study.tables", "study.agreement", "study.plots", "study.views"],
+        *["study.ledger.published", "study.ledger.arithmetic", "study.ledger.contradictions"],
+        "study.ledger.known",
+        *["study.ledger.settings", "study.ledger.tried", "study.ledger.built", "study.ledger.recorded"],
+        *["study.ledger.page", "study.claims"],
     ],
 ]
 ORDER = [module for floor in FLOORS for module in floor]
@@ -108,7 +117,12 @@ def test_a_notebook_states_its_rule_before_its_parameters(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_reads_like_a_study(name):
     code = [cell["source"] for cell in cells(name, "code")]
-    lines = [len([line for line in source.splitlines() if line.strip()]) for source in code]
+    asked = [
+        cell["source"] for cell in cells(name, "code") if "parameters" in cell["metadata"].get("tags", [])
+    ]
+    lines = [
+        len([line for line in source.splitlines() if line.strip()]) for source in code if source not in asked
+    ]
     words = sum(len(cell["source"].split()) for cell in cells(name, "markdown"))
     assert statistics.median(lines) <= 5 and max(lines) <= 25
     assert 20 <= len(code) + len(cells(name, "markdown")) <= 60 and 300 <= words <= 1_500
@@ -141,6 +155,20 @@ def test_an_arm_changes_exactly_one_thing(path):
         assert changed and len(arm["change"]) > 1
     else:
         assert len(changed) + len(arm["change"]) == 1
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PARAMS.glob("*/stage2-arms/*.yaml")), ids=lambda p: f"{p.parts[-3]}-{p.stem}"
+)
+def test_an_arm_of_stage_2_changes_exactly_one_thing(path):
+    arm, base = yaml.safe_load(path.read_text()), path.parents[1] / "stage2.yaml"
+    assert arm["stage2_arm"] == path.stem != params.read("stage2", [base], {})["stage2_arm"]
+    assert arm["question"] and len(arm["change"]) == 1
+    # beside the change only which handlings are trained, and what it is declared to do
+    assert arm.keys() <= {"stage2_arm", "question", "change", "handlings", "effective"}
+    values = params.read("stage2", [base, path], {})
+    assert values["profile"] == path.parts[-3] and values["train"] | values["change"] != values["train"]
+    assert set(values["handlings"]) <= set(params.read("stage2", [base], {})["handlings"])
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -12,7 +12,7 @@ import torch
 from ultralytics import YOLO
 
 from saistudy.paths import Refusal
-from saistudy.training.attempts import ENGINES
+from saistudy.training.engines import ENGINES
 from saistudy.training.fit import fit
 from saistudy.training.paste import Paste
 
@@ -126,6 +126,10 @@ def test_a_relative_folder_is_that_folder(pair):
     # stock puts a relative project below its own runs folder
     assert run.folder == place / "runs" / "a"
     assert (run.folder / "results.csv").is_file() and run.stops[0]["weights"].is_file()
+
+
+def test_no_curves_unless_asked_for(pair):
+    assert not (pair[0].folder / "tensorboard").exists()
 
 
 def test_the_checkpoint_carries_the_pair(pair, tiny):

@@ -12,6 +12,7 @@ import yaml
 from saistudy.paths import PARAMS, ROOT, Refusal
 from saistudy.study import forecast
 
+STAGE2 = [f"stage2-896{arm}-s{seed}" for arm in ("", "-as-written") for seed in (0, 1)]
 LIST = "import json; from saistudy.study import forecast as f; "
 LIST += "print(json.dumps({n: r.identity for n, r in f.runs('demo').items()}))"
 
@@ -32,7 +33,7 @@ def identities(folder) -> dict[str, str]:
         [sys.executable, "-c", LIST], capture_output=True, text=True, env=environ, cwd=folder
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])  # a busy machine tells of its progress before
 
 
 def edit(path, old: str, new: str):
@@ -49,16 +50,14 @@ def edit(path, old: str, new: str):
             "params/demo/arms/896.yaml",
             "96}",
             "128}",
-            {"896-s0", "896-s1", "stage2-896-s0", "stage2-896-s1", "ablation"},
+            {"896-s0", "896-s1", *STAGE2, "ablation"},
         ),
-        (
-            "params/demo/stage2.yaml",
-            "lr0: 0.004",
-            "lr0: 0.002",
-            {"stage2-896-s0", "stage2-896-s1", "ablation"},
-        ),
+        ("params/demo/stage2.yaml", "lr0: 0.004", "lr0: 0.002", {*STAGE2, "ablation"}),
+        ("params/demo/stage2-arms/as-written.yaml", "0.002", "0.003", {*STAGE2[2:], "ablation"}),
         ("params/demo/ablation.yaml", "margin: 0.01", "margin: 0.02", {"ablation"}),
-        ("saistudy/study/plots.py", "figsize=(7, 3.5)", "figsize=(7, 4)", {"ablation"}),
+        ("saistudy/study/plots.py", "figsize=(7, 3.5)", "figsize=(7, 4)", {"ablation", "claims"}),
+        ("params/demo/finetune.yaml", "epochs: 4", "epochs: 5", {"finetune"}),
+        ("params/claims.csv", "Batch 128 needs 10 GB", "Batch 128 takes 10 GB", {"claims"}),
         ("params/demo/stage1.yaml", "# Stage 1", "# The first stage", set()),
         ("saistudy/training/rect.py", '"""Training and', '"""Now training and', set()),
     ],
@@ -77,7 +76,19 @@ def test_every_run_comes_after_those_it_needs():
     for name, run in forecast.runs("demo").items():
         assert set(run.needs) <= seen
         seen.add(name)
-    assert {"data", "setup-shm", "ablation", "stage2-896-s1"} <= seen and len(seen) == 13
+    assert {"data", "setup-shm", "ablation", *STAGE2} <= seen and len(seen) == 17
+    assert set(STAGE2) <= set(forecast.runs("demo")["ablation"].needs)
+
+
+def test_a_run_of_an_arm_of_stage_2_is_told_its_file():
+    runs = forecast.runs("demo")
+    files = {name: [path.name for path in runs[name].files] for name in STAGE2[1:3]}
+    assert files == {
+        "stage2-896-s1": ["stage2.yaml"],
+        "stage2-896-as-written-s0": ["stage2.yaml", "as-written.yaml"],
+    }
+    assert "params/demo/stage2-arms/as-written.yaml" in runs[STAGE2[2]].command
+    assert runs[STAGE2[2]].needs == ("896-s0",)
 
 
 def test_a_stamp_replaces_the_one_of_the_run_before(tmp_path):
@@ -110,8 +121,17 @@ def test_the_forecast_of_the_study_is_epochs_times_images_over_the_stated_rate()
     hours = 160 * 63_546 / 298 / 3600
     assert rows["stage 1, 896"] == pytest.approx(hours, rel=1e-3)
     assert rows["stage 1, 1440x808"] == pytest.approx(hours * 832 * 1440 / 896**2, rel=2e-3)
-    # stage 2 trains twice, once per class handling
-    assert rows["stage 2, 896"] == pytest.approx(2 * 60 * 26_600 / 298 / 3600, rel=1e-3)
+    # stage 2 trains three times, once per class handling, joint on the train images of both data sets
+    images_n = 26_600 + 26_600 + 26_600 + 63_546
+    assert rows["stage 2, 896"] == pytest.approx(60 * images_n / 298 / 3600, rel=1e-3)
+    assert rows["stage 2 as-written, 896"] == pytest.approx(60 * 26_600 / 298 / 3600, rel=1e-3)
+
+
+def test_the_joint_tree_needs_disk_and_no_memory():
+    """By hand: 11.5 + 3.2 GiB staged; downloads and trees of both, 10.9 of the pool, 4 runs of 0.5."""
+    cost = forecast.estimate("h200")
+    assert cost["shm_gib"] == pytest.approx(14.7)
+    assert cost["disk_gib"] == pytest.approx(2 * 14.7 + 10.9 + 4 * 0.5)
 
 
 def test_the_forecast_says_that_its_rate_is_a_claim():
@@ -130,3 +150,6 @@ def test_the_full_grid_names_existing_arms():
         plan = yaml.safe_load((PARAMS / profile / "study.yaml").read_text())
         for arm in plan["arms"] + plan.get("full", {}).get("arms", []):
             assert (PARAMS / profile / "arms" / f"{arm}.yaml").is_file()
+        assert plan["stage2_arms"][0] == forecast.AS_MEANT and set(plan["stage2_from"]) <= set(plan["arms"])
+        for arm in plan["stage2_arms"][1:]:
+            assert (PARAMS / profile / "stage2-arms" / f"{arm}.yaml").is_file()

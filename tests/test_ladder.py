@@ -71,6 +71,14 @@ def test_steps_by_hand():
     assert walk(seed | {"batch": "auto"}, "gpu") == [("imgsz", 480), ("imgsz", 352)]
 
 
+def test_the_order_of_the_seed_beside_ours():
+    """Seed 004 lowers batch and size first, whichever memory ran out (L244-251)."""
+    train = {"batch": 16, "imgsz": 640, "cache": True, "workers": 8}
+    assert [ladder.step(train, kind)["seed_key"] for kind in ("gpu", "host")] == ["batch", "batch"]
+    assert ladder.step(train | {"batch": 4}, "host")["seed_key"] == "imgsz"
+    assert ladder.step(train | {"batch": 4, "imgsz": 320, "cache": False}, "host")["seed_key"] == "workers"
+
+
 @given(
     st.integers(1, 4096),
     st.one_of(st.integers(1, 60), st.lists(st.integers(1, 60), min_size=2, max_size=2)),
@@ -116,7 +124,7 @@ def test_out_of_memory_in_a_later_epoch(rectangles, tmp_path, hook, capfd):
     hook("on_train_batch_start", raise_where(lambda trainer: trainer.epoch == 1 and trainer.batch_size > 8))
     run = fit("yolov8n.yaml", rectangles.yaml, tmp_path / "run", **TRAIN)
     first, second = run.attempts
-    assert first["step"] == {"key": "batch", "before": 16, "after": 8}
+    assert first["step"] == {"key": "batch", "before": 16, "after": 8, "seed_key": "batch"}
     assert first["ended"] == "gpu memory ran out in epoch 2" and second["ended"] == "finished"
     assert (second["epoch"], second["batch"], second["exact"]) == (2, 8, False)
     # nbs as it was: the same effective batch and weight decay from two batches each

@@ -1,6 +1,8 @@
 """Per-image predictions, the classes they carry, and the rows of a record that are made of them."""
 
 import copy
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,13 @@ import painted
 import pandas as pd
 import pytest
 import torch
+import yaml
 from torch import nn
 
-from saistudy.evaluation import predict, score
+from saistudy.evaluation import metrics, predict, score
 from saistudy.evaluation import truth as ground
 from saistudy.evaluation.truth import BOX
+from saistudy.paths import Refusal
 
 
 def detect(weights, tree, folder: Path, imgsz=64, split: str = "test") -> pd.DataFrame:
@@ -78,23 +82,92 @@ def with_classes(weights: Path, rows: list[int], names: dict[int, str], path: Pa
     return path
 
 
-def test_smoke_is_found_under_whatever_number_a_model_gives_it(trained, enlarged, tmp_path):
-    weights = trained.stops[-1]["weights"]
-    models = {
+@pytest.fixture(scope="module")
+def models(trained, tmp_path_factory):
+    """One network under four class tables: as in stage 1, swapped, and with smoke alone, named or not."""
+    folder, weights = tmp_path_factory.mktemp("models"), trained.stops[-1]["weights"]
+    return {
         "stage 1": weights,
-        "swapped": with_classes(weights, [1, 0], {0: "smoke", 1: "fire"}, tmp_path / "swapped.pt"),
-        "named": with_classes(weights, [1], {0: "smoke"}, tmp_path / "named.pt"),
-        "single": with_classes(weights, [1], {0: "item"}, tmp_path / "single.pt"),
+        "swapped": with_classes(weights, [1, 0], {0: "smoke", 1: "fire"}, folder / "swapped.pt"),
+        "named": with_classes(weights, [1], {0: "Smoke "}, folder / "named.pt"),
+        "single_cls": with_classes(weights, [1], {0: "item"}, folder / "single.pt"),
     }
-    found = predict.smoke_only(models, enlarged, 64, 4, "cpu", tmp_path)
-    assert set(found["class"]) == {0}
-    frames = {m: found[found["model"] == m].drop(columns="model").reset_index(drop=True) for m in models}
-    whole = detect(weights, enlarged, tmp_path)
-    smoke = whole[whole["class"] == 1].assign(**{"class": 0}).reset_index(drop=True)
+
+
+def by_model(models, tree, folder: Path) -> dict[str, pd.DataFrame]:
+    found = predict.predict_models(models, tree, 64, 4, "cpu", folder, splits=["test"])
+    return {m: found[found["model"] == m].drop(columns="model").reset_index(drop=True) for m in models}
+
+
+def alike(one: pd.DataFrame, other: pd.DataFrame, name: str) -> None:
+    pd.testing.assert_frame_equal(one, other, check_exact=False, rtol=1e-4, obj=name)
+
+
+def test_on_two_classes_each_detection_has_the_number_of_its_name(models, enlarged, tmp_path):
+    found = by_model(models, enlarged, tmp_path)
+    whole = found["stage 1"]
+    smoke = whole[whole["class"] == 1].reset_index(drop=True)
     # neither all detections nor none are smoke, so that a wrong number would be seen
-    assert 0 < len(smoke) < len(whole)
-    for name, frame in frames.items():
-        pd.testing.assert_frame_equal(frame, smoke, check_exact=False, rtol=1e-4, obj=name)
+    assert 0 < len(smoke) < len(whole) and set(whole["class"]) == {0, 1}
+    # what lies on smoke-coloured ground is called smoke: enlarged paints class i % 2 on image i
+    best = whole.drop_duplicates("image").set_index("image")["class"]
+    painted_as = enlarged.rows.set_index("image")["boxes"].map(lambda boxes: int(boxes[0, 0]))
+    assert (best == painted_as[best.index]).mean() > 0.5
+    alike(found["swapped"], whole, "swapped")
+    alike(found["named"], smoke, "named")
+    alike(found["single_cls"], smoke, "single_cls")
+
+
+def test_on_smoke_alone_the_fire_of_a_model_with_both_classes_does_not_count(models, enlarged, tmp_path):
+    whole = by_model({"stage 1": models["stage 1"]}, enlarged, tmp_path)["stage 1"]
+    smoke = whole[whole["class"] == 1].assign(**{"class": 0}).reset_index(drop=True)
+    alone = relabelled(enlarged, tmp_path / "alone", {1: 0}, {0: "smoke"})
+    for name, found in by_model(models, alone, tmp_path).items():
+        alike(found, smoke, name)
+
+
+def relabelled(tree, folder: Path, numbers: dict[int, int], names: dict[int, str]):
+    """The same images with some of the boxes, under other numbers, as data of their own."""
+    shutil.copytree(tree.folder, folder)
+    rows = tree.rows.copy()
+    for i, row in rows.iterrows():
+        boxes = np.array([[numbers[int(box[0])], *box[1:]] for box in row["boxes"] if int(box[0]) in numbers])
+        rows.at[i, "boxes"] = boxes.reshape(-1, 5)
+        lines = "".join(f"{int(box[0])} {' '.join(map(str, box[1:]))}\n" for box in boxes)
+        (folder / "labels" / row["split"] / f"{Path(row['image']).stem}.txt").write_text(lines)
+    told = yaml.safe_load((folder / "data.yaml").read_text()) | {"path": str(folder), "names": names}
+    (folder / "data.yaml").write_text(yaml.safe_dump(told))
+    return dataclasses.replace(tree, folder=folder, yaml=folder / "data.yaml", rows=rows, names=names)
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "expected"),
+    [
+        ({0: "fire", 1: "smoke"}, {0: "fire", 1: "smoke"}, {0: 0, 1: 1}),
+        ({0: "smoke", 1: "fire"}, {0: "fire", 1: "smoke"}, {0: 1, 1: 0}),
+        ({0: "fire", 1: "smoke"}, {0: "smoke"}, {1: 0}),
+        ({0: " Smoke"}, {0: "fire", 1: "smoke"}, {0: 1}),
+        ({0: "item"}, {0: "fire", 1: "smoke"}, {0: 1}),
+        ({0: "item"}, {3: "plume"}, {0: 3}),  # the one class that there is
+        ({0: "item"}, {0: "cat", 1: "dog"}, {}),
+        ({0: "item"}, {0: "item", 1: "smoke"}, {0: 0}),
+        ({0: "person"}, {0: "smoke"}, {}),
+    ],
+)
+def test_classes_are_matched_by_name(model, names, expected):
+    assert predict.shared(model, names) == expected
+
+
+def test_a_model_of_other_classes_is_refused(models, enlarged, tmp_path):
+    cats = dataclasses.replace(enlarged, names={0: "cat", 1: "dog"})
+    with pytest.raises(Refusal, match="named.pt detects Smoke , nothing of cat, dog"):
+        detect(models["named"], cats, tmp_path)
+
+
+def test_what_a_model_can_output_of_a_table(models):
+    known = {name: predict.classes(weights, {0: "fire", 1: "smoke"}) for name, weights in models.items()}
+    both = ["fire", "smoke"]
+    assert known == {"stage 1": both, "swapped": both, "named": ["smoke"], "single_cls": ["smoke"]}
 
 
 def frame(*rows: tuple, model: str | None = None) -> pd.DataFrame:
@@ -188,28 +261,76 @@ def index_row(image: str, *boxes: tuple) -> dict:
         "image": image,
         "split": "test",
         "group": "g",
+        "event": "",
         "width": 100,
         "height": 100,
         "boxes": np.array(boxes, dtype=float).reshape(-1, 5),
     }
 
 
-def test_retention_counts_smoke_alone():
+def test_retention_is_the_ap50_of_each_class_that_a_model_has():
     here, there = (0.3, 0.3, 0.4, 0.4), (0.75, 0.75, 0.3, 0.3)  # HERE and THERE as labels
     index = pd.DataFrame(
         [index_row("t1", (1, *here), (0, *there)), index_row("t2", (1, *here)), index_row("t3")]
     )
     predictions = pd.concat(
         [
-            frame(("t1", 0, 0.9, *THERE), ("t1", 0, 0.8, *HERE), model="on fire"),
-            frame(("t1", 0, 0.8, *HERE), ("t2", 0, 0.7, *HERE), model="right"),
+            frame(("t1", 1, 0.9, *THERE), ("t1", 1, 0.8, *HERE), ("t1", 0, 0.7, *THERE), model="both"),
+            frame(("t1", 1, 0.8, *HERE), ("t2", 1, 0.7, *HERE), model="smoke"),
         ]
     )
-    found = score.retention(["on fire", "right", "none"], predictions, index)
-    # a detection on the fire is a false one: precision 1/2 up to recall 1/2
+    known = {"both": ["fire", "smoke"], "smoke": ["smoke"], "none": ["fire", "smoke"]}
+    found = score.retention(known, predictions, index, NAMES)
+    assert [row["model"] for row in found] == ["both", "smoke", "none"]
+    # smoke where fire is counts as a false detection: precision 1/2 up to recall 1/2
     assert [row["ap50_smoke"] for row in found] == pytest.approx([0.5 * 51 / 101, 1.0, 0.0], abs=1e-9)
-    assert [(row["model"], row["images_n"], row["boxes_n"]) for row in found] == [
-        ("on fire", 3, 2),
-        ("right", 3, 2),
-        ("none", 3, 2),
+    assert [row["ap50_fire"] for row in found] == [pytest.approx(1.0, abs=1e-9), None, 0.0]
+    assert [row.get("why") for row in found] == [None, "the model has no class fire", None]
+    counts = [(row["images_n"], row["boxes_fire_n"], row["boxes_smoke_n"]) for row in found]
+    assert counts == [(3, 1, 2)] * 3
+
+
+def test_retention_on_a_split_without_a_class_says_so():
+    index = pd.DataFrame([index_row("t1", (1, 0.3, 0.3, 0.4, 0.4))])
+    (row,) = score.retention({"m": ["fire", "smoke"]}, FOUND.iloc[:0].assign(model="m"), index, NAMES)
+    assert (row["ap50_fire"], row["ap50_smoke"], row["boxes_fire_n"]) == (None, 0.0, 0)
+    assert row["why"] == "no box of fire in this split"
+
+
+def test_without_a_test_split_figures_are_those_of_val():
+    rows = pd.DataFrame({"split": ["train", "val", "val"], "group": ["a", "a", "b"]})
+    assert score.seen_groups(rows, "val") == {"a"}
+    chosen = IMAGES.assign(split="val"), TRUTH.assign(split="val"), FOUND.assign(split="val")
+    images, truth, found = chosen
+    as_val, _ = score.rows(["one"], found, truth, images, NAMES, set(), "val")
+    assert as_val["images_n"] == len(IMAGES)
+    assert as_val["threshold"] == metrics.threshold(metrics.match(truth, found, images), truth)
+    assert score.rows(["one"], found, truth, images, NAMES, set())[0]["images_n"] == 0  # there is no test
+
+
+def test_a_time_is_read_off_a_name_as_pyrosdis_writes_it():
+    names = [
+        "a_b-01_2024-05-06T07-08-09.jpg",
+        "c_2023-12-31T23-59-59_2.jpg",
+        "fire_CV000001.jpg",
+        "x_2024-05.png",
     ]
+    seen = ground.times(pd.Series(names))
+    assert seen[0] == pd.Timestamp(2024, 5, 6, 7, 8, 9) and seen[1] == pd.Timestamp(2023, 12, 31, 23, 59, 59)
+    assert seen[2:].isna().all()
+
+
+def test_what_an_operator_sees_by_hand():
+    """One camera, a frame in 30 s: two quiet, two with smoke (found from the second on), one quiet."""
+    names = [f"cam_2024-05-06T07-0{i}-00.jpg" for i in range(5)]
+    smoke = [(0, 0.3, 0.3, 0.4, 0.4)]
+    index = pd.DataFrame([index_row(name, *(smoke if i in (2, 3) else [])) for i, name in enumerate(names)])
+    images, truth = ground.images(index, "test"), ground.truth(index, "test")
+    found = frame((names[0], 0, 0.2, *HERE), (names[2], 0, 0.3, *HERE), (names[3], 0, 0.9, *HERE), model="m")
+    none, all_, events = score.operation(
+        found, truth, images, 0.5, frames_per_day=300.0, budgets=[0.0, 100.0]
+    )
+    # one of three quiet frames alarms at .2: 300 / 3 = 100 a day
+    assert (none["threshold"], none["recall"], none["rate_per_day"]) == (0.3, 1.0, 0.0)
+    assert (all_["threshold"], all_["rate_per_day"], all_["step_per_day"]) == (0.2, 100.0, 100.0)
+    assert (events["events_n"], events["recall"], events["frames_to_detect"]) == (1, 1.0, 1.0)

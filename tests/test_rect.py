@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
+from ultralytics.data.augment import Mosaic
 from ultralytics.data.build import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -20,6 +21,7 @@ from ultralytics.utils import ASSETS
 
 from saistudy.paths import Refusal
 from saistudy.training import rect
+from saistudy.training.dataset import build_dataset, refuse_other_shape, set_rectangle, walk
 
 HEAVY = {"mosaic": 1.0, "mixup": 0.5, "cutmix": 0.3, "copy_paste": 0.5, "fliplr": 0.5, "flipud": 0.3}
 WARPED = HEAVY | {"degrees": 20.0, "shear": 5.0, "perspective": 0.0005, "scale": 0.5}
@@ -201,21 +203,21 @@ def test_a_model_of_a_coarser_stride_is_refused(tiny, tmp_path):
 
 def test_other_transforms_are_noticed(tiny):
     data = check_det_dataset(str(tiny.yaml))
-    dataset = rect.build_dataset(get_cfg(), data["val"], (64, 96), 8, data, "val", 32)
+    dataset = build_dataset(get_cfg(), data["val"], (64, 96), 8, data, "val", 32)
     # validation has no mosaic: asking for one must not pass in silence
     with pytest.raises(RuntimeError, match="Mosaic"):
-        rect.set_rectangle(dataset.transforms, (64, 96), {rect.Mosaic})
+        set_rectangle(dataset.transforms, (64, 96), {Mosaic})
 
 
 def test_another_tensor_is_refused():
     with pytest.raises(RuntimeError, match="96, 64"):
-        rect.refuse_other_shape({"img": torch.zeros(2, 3, 96, 64)}, (64, 96))
+        refuse_other_shape({"img": torch.zeros(2, 3, 96, 64)}, (64, 96))
 
 
 def test_the_joint_of_a_mosaic_lies_in_the_rectangle(tiny):
     data = check_det_dataset(str(tiny.yaml))
-    dataset = rect.build_dataset(get_cfg(), data["train"], (64, 96), 8, data, "train", 32)
-    mosaics = [t for t in rect.walk(dataset.transforms) if isinstance(t, rect.Mosaic)]
+    dataset = build_dataset(get_cfg(), data["train"], (64, 96), 8, data, "train", 32)
+    mosaics = [t for t in walk(dataset.transforms) if isinstance(t, Mosaic)]
     # stock draws the joint from -border to 2 * 96 + border; the crop is 64 x 96 about the centre (96, 96)
     ranges = [[(-side, 2 * t.imgsz + side) for side in t.border] for t in mosaics]
     assert ranges == [[(64, 128), (48, 144)]] * len(mosaics) and mosaics

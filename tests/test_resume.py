@@ -131,6 +131,15 @@ def test_killed_in_a_checkpoint_and_the_one_before_damaged(rectangles, straight,
     assert_same(straight(SQUARE), tmp_path / "damaged")
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "MuSGD"])
+def test_killed_while_the_momentum_warms_up(rectangles, straight, tmp_path, capfd, optimizer):
+    """Ultralytics raises it step by step then: what is kept in the middle is no other condition."""
+    kind = SQUARE | {"optimizer": optimizer, "lr0": 0.01, "warmup_epochs": 4.0}
+    assert killed(child(rectangles, tmp_path / "run", **kind), in_an_epoch, tmp_path / "run")
+    assert "resumed with epoch 3, exactly" in go_on(rectangles, tmp_path / "run", capfd, **kind)
+    assert_same(straight(kind), tmp_path / "run")
+
+
 def test_killed_twice_with_two_workers_at_a_rectangle(rectangles, straight, tmp_path, capfd):
     for moment in (in_an_epoch, after_the_csv):
         assert killed(child(rectangles, tmp_path / "run", **RECTANGLE), moment, tmp_path / "run")

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -126,6 +127,50 @@ def test_a_tree_is_built_once_and_again_when_its_source_changes(workplace, monke
     label = next(p for p in (copy / "annotations/YOLO_CV/labels").iterdir() if p.read_text())
     label.write_text("")
     assert sources.build("mini", "fasdd_cv").fingerprint != first.fingerprint
+
+
+def test_the_joint_pool_has_the_val_and_test_of_pyrosdis_and_notices_either_source(
+    workplace, monkeypatch, tmp_path
+):
+    alone, fasdd = sources.build("mini", "pyro-sdis"), sources.build("mini", "fasdd_cv")
+    pooled = sources.prepare("mini", "joint")
+    assert pooled.name == "joint" and pooled.names == fasdd.names
+    seen = pooled.rows.set_index("image")
+    for row in alone.rows.itertuples():
+        mine = seen.loc[row.image]
+        assert (mine["split"], mine["sha256"], mine["group"]) == (row.split, row.sha256, row.group)
+        assert np.array_equal(mine["boxes"][:, 1:], row.boxes[:, 1:]) and set(mine["boxes"][:, 0]) <= {1}
+    added = seen.drop(alone.rows["image"])
+    train = fasdd.rows[fasdd.rows["split"] == "train"]
+    assert set(added["split"]) == {"train"} and sorted(added["sha256"]) == sorted(train["sha256"])
+    # built again only when one of the sources changes
+    stamp = (pooled.folder / "tree.json").stat().st_mtime_ns
+    assert (sources.build("mini", "joint").folder / "tree.json").stat().st_mtime_ns == stamp
+    keys = [sources.key("mini", "joint")]
+    for dataset, name, change in (("fasdd_cv", "FASDD_CV", "*.jpg"), ("pyro-sdis", "pyro-sdis", "train*")):
+        copy = shutil.copytree(workplace / name, tmp_path / name)
+        next(path for path in copy.rglob(change)).unlink()
+        monkeypatch.setenv(sources.VARIABLES[dataset], str(copy))
+        keys.append(sources.key("mini", "joint"))
+    assert len(set(keys)) == 3
+
+
+def test_of_the_disjoint_pool_pyrosdis_alone_is_split_again(workplace):
+    again, pooled = sources.read("mini", "pyro-sdis-disjoint"), sources.read("mini", "joint-disjoint")
+    splits = pooled.rows.set_index("image")["split"]
+    assert splits[again.rows["image"]].tolist() == again.rows["split"].tolist()
+    fasdd = sources.read("mini", "fasdd_cv").rows
+    assert len(pooled.rows) == len(again.rows) + (fasdd["split"] == "train").sum()
+    assert pooled.name == "joint-disjoint"
+
+
+def test_the_joint_tree_is_known_to_plan_and_release(workplace):
+    built = sources.build("mini", "joint")
+    target = sources.staging_target("mini", "joint")
+    assert sources.to_stage("mini", "plan", None, None) == {built.folder: target}
+    assert target in sources.to_stage("mini", "release", None, None).values()
+    shm.stage(built.folder, target)
+    assert sources.prepare("mini", "joint").folder == target
 
 
 def test_without_negatives_the_tree_is_another_one_and_smaller(workplace):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saistudy import params
-from saistudy.data import fasdd, pyrosdis, shm, split, tree, twin
+from saistudy.data import fasdd, joint, pyrosdis, shm, split, tree, twin, yolo
 from saistudy.data.known import Known
 from saistudy.paths import PARAMS, Refusal, work, write_json
 
@@ -24,6 +24,7 @@ WANTED = {
     f" {min(pyrosdis.SHA256.items())[1]})",
 }
 TREES = ("fasdd_cv", "fasdd_cv-positives-only", "fasdd_cv-disjoint", "pyro-sdis", "pyro-sdis-disjoint")
+TREES += ("joint", "joint-disjoint")
 READERS = {"fasdd_cv": fasdd, "pyro-sdis": pyrosdis}
 # Twins of few pixels with large boxes, which a detector learns in a few epochs; else the published sizes.
 SMALL = {
@@ -79,8 +80,9 @@ def planted(profile: str, dataset: str) -> set[tuple] | None:
 
 
 def key(profile: str, dataset: str) -> str:
-    """The source key of a profile's data set."""
-    return source_key(locate(profile, dataset), dataset)
+    """The source key of a profile's data set; of the joint pool those of both, joined by "+"."""
+    parts = tuple(VARIABLES) if dataset == joint.NAME else (dataset,)
+    return "+".join(source_key(locate(profile, part), part) for part in parts)
 
 
 def source_key(path: Path, dataset: str) -> str:
@@ -132,12 +134,15 @@ def _zipped(path: Path) -> list[tuple[str, int, int]]:
 def read(profile: str, dataset: str):
     """The Dataset of a profile; `<name>-disjoint` is the same re-split by whole groups.
 
-    What was found out about a file is kept in the work folder, so an unchanged one is not read again.
+    `joint` is FASDD's train split and PyroSDIS, of `joint-disjoint` PyroSDIS alone is re-split. What was
+    found out about a file is kept in the work folder, so an unchanged one is not read again.
 
     Raises:
         Refusal: the profile is h200 and the data are not the published ones.
     """
     base = dataset.removesuffix("-disjoint")
+    if base == joint.NAME:
+        return joint.pool(read(profile, "fasdd_cv"), read(profile, "pyro-sdis" + dataset.removeprefix(base)))
     source, reader = locate(profile, base), READERS[base]
     found = reader.read(source, Known(work(profile) / "known" / f"{base}.parquet"))
     if profile == "h200":
@@ -154,7 +159,7 @@ def build(profile: str, dataset: str, negatives: bool = True) -> tree.Tree:
     """The tree on disk, built once in the profile's work folder and again when its source changes.
 
     Args:
-        dataset: fasdd_cv or pyro-sdis, or either with -disjoint.
+        dataset: fasdd_cv, pyro-sdis or joint, or any with -disjoint.
         negatives: False leaves images without boxes out.
     """
     folder = work(profile) / "trees" / _name(dataset, negatives)
@@ -174,6 +179,22 @@ def prepare(profile: str, dataset: str, negatives: bool = True) -> tree.Tree:
     if shm.staged(staged) and tree.load(staged).fingerprint == built.fingerprint:
         return tree.load(staged)
     return built
+
+
+def named(profile: str, data_yaml: str) -> tuple[tree.Tree, str]:
+    """The tree of any YOLO data.yaml, or of the profile's FASDD where none is named; and its key.
+
+    Raises:
+        Refusal: see yolo.read and tree.build.
+    """
+    if not data_yaml:
+        return prepare(profile, "fasdd_cv"), key(profile, "fasdd_cv")
+    found = yolo.read(Path(data_yaml), Known(work(profile) / "known" / "yolo.parquet"))
+    folder = work(profile) / "trees" / f"yolo-{found.name}"
+    with locked(folder.with_suffix(".lock")):
+        tree.build(found, folder)
+    built = tree.load(folder)
+    return built, built.fingerprint
 
 
 def _name(dataset: str, negatives: bool) -> str:

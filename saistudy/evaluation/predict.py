@@ -6,10 +6,12 @@ import pandas as pd
 from ultralytics import YOLO
 
 from saistudy.evaluation.truth import BOX
+from saistudy.paths import Refusal
 from saistudy.training.rect import RectValidator, pin_torch, tensor_hw
 
 CONF_MIN = 0.01  # below it a detection moves no operating point; AP50 changes in the fourth digit
 MAX_DET = 100  # COCO's limit of detections an image
+ITEM, SMOKE = "item", "smoke"  # what `single_cls` calls the class of a model, and what it was trained as
 
 
 def predict(weights, tree, split: str, imgsz, batch: int, device: str, folder: Path) -> pd.DataFrame:
@@ -17,16 +19,21 @@ def predict(weights, tree, split: str, imgsz, batch: int, device: str, folder: P
 
     Args:
         weights: `.pt` file.
-        tree: data.tree.Tree whose class table is the model's.
+        tree: data.tree.Tree, whose class table may be another than the model's.
         split: train, val or test.
         imgsz: integer or [height, width] of the evaluation tensor, pixels.
         batch, device: Ultralytics' own.
         folder: scratch folder for the validator.
 
     Returns:
-        Columns image, split, group, class (int), score (0 to 1), x1, y1, x2, y2 (pixels of the original
-        image), after stock non-maximum suppression (IoU .7, several labels a box), score >= CONF_MIN.
+        Columns image, split, group, class (int, of the tree's table), score (0 to 1), x1, y1, x2, y2 (pixels
+        of the original image), after stock non-maximum suppression (IoU .7, several labels a box), score >=
+        CONF_MIN. Classes that the tree lacks are left out.
+
+    Raises:
+        Refusal: the model has no class of the tree.
     """
+    numbers = _numbers(weights, tree.names)
     validator = RectValidator(
         args={
             "model": str(weights),
@@ -47,7 +54,44 @@ def predict(weights, tree, split: str, imgsz, batch: int, device: str, folder: P
     )
     validator.callbacks["on_val_start"].append(pin_torch)
     validator()
-    return label(pd.DataFrame(validator.rows, columns=["image", "class", "score", *BOX]), tree.rows)
+    found = pd.DataFrame(validator.rows, columns=["image", "class", "score", *BOX])
+    return label(renumbered(found, numbers), tree.rows)
+
+
+def classes(weights, names: dict[int, str]) -> list[str]:
+    """The classes of a table that a model can output, in the order of the table."""
+    return [names[number] for number in sorted(_numbers(weights, names).values())]
+
+
+def _numbers(weights, names: dict[int, str]) -> dict[int, int]:
+    """The table's number of each class of a model that the table has."""
+    own = YOLO(weights).names
+    if not (found := shared(own, names)):
+        seen, wanted = (", ".join(table.values()) for table in (own, names))
+        raise Refusal(f"{weights} detects {seen}, nothing of {wanted}: test it on data of its own classes.")
+    return found
+
+
+def shared(model: dict[int, str], names: dict[int, str]) -> dict[int, int]:
+    """Number in a class table of each class of a model that the table has too, by its number in the model.
+
+    Ultralytics compares numbers, never names (8.4.190): a model {0: fire, 1: smoke} on data {0: smoke} would
+    be scored by its fire. Names are compared without case and outer space, as Ultralytics does when it loads
+    weights. The class `item` of a `single_cls` model is the one class of the table, or else its smoke.
+    """
+    table = {_plain(word): number for number, word in names.items()}
+    table.setdefault(ITEM, next(iter(names)) if len(names) == 1 else table.get(SMOKE))
+    return {k: table[_plain(word)] for k, word in model.items() if table.get(_plain(word)) is not None}
+
+
+def _plain(name: object) -> str:
+    return str(name).strip().casefold()
+
+
+def renumbered(found: pd.DataFrame, numbers: dict[int, int]) -> pd.DataFrame:
+    """Detections with the class numbers of a table, without those of classes that it lacks."""
+    kept = found[found["class"].isin(list(numbers))]
+    return kept.assign(**{"class": kept["class"].map(numbers).astype(int)}).reset_index(drop=True)
 
 
 def label(rows: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
@@ -63,29 +107,14 @@ def label(rows: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
 
 
 def predict_models(
-    models: dict[str, Path], tree, imgsz, batch: int, device: str, folder: Path
+    models: dict[str, Path], tree, imgsz, batch: int, device: str, folder: Path, splits=("val", "test")
 ) -> pd.DataFrame:
-    """Detections of several models on val and test, with a column `model`; equal weights are run once."""
+    """Detections of several models on splits of a tree, with a column `model`; equal weights are run once."""
     done: dict[Path, pd.DataFrame] = {}
     parts = []
     for name, weights in models.items():
         if weights not in done:
-            splits = [predict(weights, tree, s, imgsz, batch, device, folder) for s in ("val", "test")]
-            done[weights] = pd.concat(splits, ignore_index=True)
+            found = [predict(weights, tree, s, imgsz, batch, device, folder) for s in splits]
+            done[weights] = pd.concat(found, ignore_index=True)
         parts.append(done[weights].assign(model=name))
-    return pd.concat(parts, ignore_index=True)
-
-
-def smoke_only(models: dict[str, Path], tree, imgsz, batch: int, device: str, folder: Path) -> pd.DataFrame:
-    """Smoke detections of several models on the test split, smoke being class 0, with a column `model`.
-
-    A model with one class outputs smoke as class 0, whatever it calls it (`single_cls` writes `item`);
-    one with two has it where its names say `smoke`.
-    """
-    parts = []
-    for name, weights in models.items():
-        names = YOLO(weights).names
-        smoke = 0 if len(names) == 1 else {v: k for k, v in names.items()}["smoke"]
-        found = predict(weights, tree, "test", imgsz, batch, device, folder)
-        parts.append(found[found["class"] == smoke].assign(model=name, **{"class": 0}))
     return pd.concat(parts, ignore_index=True)

@@ -3,24 +3,26 @@
 import numpy as np
 import pandas as pd
 
-from saistudy.evaluation import metrics
+from saistudy.evaluation import alarms, events, metrics, sizes
 from saistudy.evaluation import truth as ground
 
 PUBLISHED, DISJOINT = "published", "group-disjoint"
 
 
-def seen_groups(index: pd.DataFrame) -> set[str]:
-    """Groups (video runs or cameras) with an image in train or val."""
-    return set(index.loc[index["split"] != "test", "group"])
+def seen_groups(index: pd.DataFrame, reported: str = "test") -> set[str]:
+    """Groups (video runs or cameras) with an image in another split than the reported one."""
+    return set(index.loc[index["split"] != reported, "group"])
 
 
-def subsets(images: pd.DataFrame, seen: set[str]) -> dict[str, pd.DataFrame]:
-    """The test images as published, and those whose group no training or validation image shares."""
-    test = images[images["split"] == "test"]
+def subsets(images: pd.DataFrame, seen: set[str], reported: str = "test") -> dict[str, pd.DataFrame]:
+    """The images of the reported split as published, and those whose group no other split shares."""
+    test = images[images["split"] == reported]
     return {PUBLISHED: test, DISJOINT: test[~test["group"].isin(seen)]}
 
 
-def rows(models, predictions, truth, images, names: dict[int, str], seen: set[str]) -> list[dict]:
+def rows(
+    models, predictions, truth, images, names: dict[int, str], seen, reported: str = "test"
+) -> list[dict]:
     """One row per model and set of test images, ready for a record.
 
     The threshold is the one with the best F1 on val, frozen, and reported on test.
@@ -30,13 +32,14 @@ def rows(models, predictions, truth, images, names: dict[int, str], seen: set[st
         predictions: as `predict.predict` returns them, with a column `model`.
         truth, images: of val and test, as `truth.val_and_test` returns them.
         names: class table of truth and predictions.
-        seen: groups that training or validation saw.
+        seen: groups that training or validation saw, of `seen_groups`.
+        reported: the split, val where a data set has no test: threshold and figures are then of one split.
     """
     found = []
     for model in models:
         mine = predictions[predictions["model"] == model]
         cut = _threshold(mine, truth, images)
-        for subset, test in subsets(images, seen).items():
+        for subset, test in subsets(images, seen, reported).items():
             found.append({"model": model, "subset": subset, **_row(mine, truth, test, names, cut)})
     return found
 
@@ -59,9 +62,25 @@ def _row(predictions, truth, test, names: dict[int, str], cut: float) -> dict:
     return (
         counts
         | metrics.coco(boxes, mine, test, names)
+        | sizes.loose(boxes, mine, test, names)
+        | {"ap_by_size": sizes.by_size(boxes, mine, test, names)}
         | metrics.prf(matches, boxes, cut)
         | {f"image_{key}": value for key, value in images.items()}
     )
+
+
+def operation(predictions, truth, images, cut: float, frames_per_day: float, budgets) -> list[dict]:
+    """What an operator of the cameras of the test images would see of one model.
+
+    Returns:
+        A row per budget of false alarms per camera and day (`alarms.recall_at`, at `sizes.LOOSE_IOU`), and
+        one at the threshold `cut` with the events found (`events.detected`).
+    """
+    test = images[images["split"] == "test"].reset_index(drop=True)
+    mine, boxes = _of(predictions, test), _of(truth, test)
+    matches = metrics.match(boxes, mine, test, iou=sizes.LOOSE_IOU)
+    rows = [alarms.recall_at(boxes, matches, test, frames_per_day, budget) for budget in budgets]
+    return [*rows, {"threshold": cut} | events.detected(boxes, mine, test, cut)]
 
 
 def _of(frame: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
@@ -84,27 +103,33 @@ def differences(mine, base, truth, test, weights: np.ndarray) -> np.ndarray:
     return ap[0] - ap[1]
 
 
-def retention(models, predictions, index: pd.DataFrame, smoke: int = 1) -> list[dict]:
-    """AP50 for smoke of each model on a test split: what fine-tuning kept of stage 1.
+def retention(models: dict[str, list[str]], predictions, index: pd.DataFrame, names: dict[int, str]) -> list:
+    """AP50 by class of each model on the test split of stage 1: what fine-tuning kept of it.
 
     Args:
-        models: names of the models; one without a single detection gets its row too.
-        predictions: of `predict.smoke_only`, smoke being class 0.
-        index: rows of the tree; smoke: its class number there (FASDD: 1).
+        models: model to the classes that it can output (`predict.classes`); one without a single detection
+            gets its row too.
+        predictions: of `predict.predict_models` on the test split.
+        index, names: rows and class table of the tree.
+
+    Returns:
+        Rows model, images_n, and of each class ap50_<class> and boxes_<class>_n. An AP50 that cannot be is
+        None, and `why` says so in words.
     """
-    images = ground.images(index, "test")
-    truth = ground.truth(index, "test")
-    truth = truth[truth["class"] == smoke].assign(**{"class": 0}).reset_index(drop=True)
+    images, truth = ground.images(index, "test"), ground.truth(index, "test")
     found = []
-    for model in models:
+    for model, known in models.items():
         mine = predictions[predictions["model"] == model].reset_index(drop=True)
-        figures = metrics.coco(truth, mine, images, {0: "smoke"})
-        found.append(
-            {
-                "model": model,
-                "ap50_smoke": figures["ap50"],
-                "images_n": len(images),
-                "boxes_n": len(truth),
-            }
-        )
+        ap50 = metrics.coco(truth, mine, images, names)["ap50_by_class"]
+        boxes_n = {word: int((truth["class"] == number).sum()) for number, word in names.items()}
+        found.append({"model": model, "images_n": len(images), **_kept(ap50, boxes_n, known)})
     return found
+
+
+def _kept(ap50: dict, boxes_n: dict[str, int], known: list[str]) -> dict:
+    """AP50 and boxes of each class, and why one has none."""
+    why = [f"the model has no class {word}" for word in boxes_n if word not in known]
+    why += [f"no box of {word} in this split" for word, n in boxes_n.items() if not n]
+    figures = {f"ap50_{word}": ap50[word] if word in known else None for word in boxes_n}
+    counts = {f"boxes_{word}_n": n for word, n in boxes_n.items()}
+    return figures | counts | ({"why": ", ".join(why)} if why else {})

@@ -6,6 +6,7 @@ import pandas as pd
 from saistudy.data.boxes import to_xyxy_px
 
 BOX = ["x1", "y1", "x2", "y2"]
+TAKEN = r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)(?:_\d+)?\.\w+$"  # <camera>_<time>.jpg
 
 
 def truth(index: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -28,10 +29,15 @@ def _boxes(row) -> pd.DataFrame:
 
 
 def images(index: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Every image of a split, those without boxes included: image, split, group, width, height."""
-    return index.loc[index["split"] == split, ["image", "split", "group", "width", "height"]].reset_index(
-        drop=True
-    )
+    """Every image of a split, those without boxes too: image, split, group, event, width, height, time."""
+    rows = index[index["split"] == split].reset_index(drop=True)
+    return rows[["image", "split", "group", "event", "width", "height"]].assign(time=times(rows["image"]))
+
+
+def times(images: pd.Series) -> pd.Series:
+    """When each image was taken, by its name as in PyroSDIS: datetime64, NaT where the name does not say."""
+    found = images.astype(str).str.extract(TAKEN, expand=False)
+    return pd.to_datetime(found, format="%Y-%m-%dT%H-%M-%S", errors="coerce")
 
 
 def val_and_test(index: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,10 +1,13 @@
 """What is compared with what, and how sure one may be: cases of a profile, their paired differences."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
-from saistudy.evaluation import score, stats
+from saistudy.evaluation import layers, score, stats
 from saistudy.paths import Refusal
+from saistudy.study.forecast import AS_MEANT
 from saistudy.study.record import read_frame
 
 CUT = ", cut to "
@@ -29,8 +32,13 @@ def experiment(record: dict) -> str:
     return f"{record['params']['arm']}{CUT}{height}x{width}"
 
 
+def stage2_arm(record: dict) -> str:
+    """The arm of a run of stage 2; records from before there were several are as-meant."""
+    return record["params"].get("stage2_arm", AS_MEANT)
+
+
 def cases(records: list[dict], baseline: str) -> list[dict]:
-    """What the table has a row for: arm x patience of stage 1, arm x class handling of stage 2.
+    """What the table has a row for: arm x patience of stage 1, arm x arm of stage 2 x class handling.
 
     Each case holds its records in the order of seeds and the model that it reads from each. The baseline
     comes first, the other arms by the pixels of their tensor.
@@ -40,21 +48,12 @@ def cases(records: list[dict], baseline: str) -> list[dict]:
         runs = _of(records, "stage1", arm)
         for p in sorted(runs[0]["params"]["patiences"], reverse=True):
             found.append({"stage": 1, "arm": arm, "patience": p, "model": f"patience-{p}", "runs": runs})
-    for arm in _arms(records, "stage2", baseline):
-        runs = _of(records, "stage2", arm)
-        for handling in runs[0]["params"]["handlings"]:
+    for arm, second in product(_arms(records, "stage2", baseline), _stage2_arms(records)):
+        runs = _of(records, "stage2", arm, second)
+        for handling in runs[0]["params"]["handlings"] if runs else []:
             p = longest(runs[0])
-            model = f"{handling}-patience-{p}"
-            found.append(
-                {
-                    "stage": 2,
-                    "arm": arm,
-                    "patience": p,
-                    "handling": handling,
-                    "model": model,
-                    "runs": runs,
-                }
-            )
+            case = {"stage": 2, "arm": arm, "stage2_arm": second, "patience": p, "handling": handling}
+            found.append(case | {"model": f"{handling}-patience-{p}", "runs": runs})
     return found
 
 
@@ -66,9 +65,16 @@ def _arms(records: list[dict], notebook: str, baseline: str) -> list[str]:
     return sorted(pixels, key=lambda arm: (arm != baseline, pixels[arm], arm))
 
 
-def _of(records: list[dict], notebook: str, arm: str) -> list[dict]:
-    """Records of one arm in the order of their seeds, alike in everything but the seed."""
+def _stage2_arms(records: list[dict]) -> list[str]:
+    """Arms of stage 2 in the order of the table: as-meant, then by name."""
+    found = {stage2_arm(r) for r in records if r["notebook"] == "stage2"}
+    return sorted(found, key=lambda arm: (arm != AS_MEANT, arm))
+
+
+def _of(records: list[dict], notebook: str, arm: str, second: str = AS_MEANT) -> list[dict]:
+    """Records of one arm (and arm of stage 2) in the order of their seeds, alike in all but the seed."""
     runs = [r for r in records if r["notebook"] == notebook and experiment(r) == arm]
+    runs = [r for r in runs if stage2_arm(r) == second]
     for run in runs[1:]:
         _refuse_unlike(runs[0], run, {"seed"})
     _refuse_one_stream(runs)
@@ -93,7 +99,8 @@ def _refuse_one_stream(runs: list[dict]) -> None:
 
 def _refuse_unlike(one: dict, other: dict, free: set[str]) -> None:
     """Raise Refusal where two runs differ in data, or in a parameter that is not free to differ."""
-    unlike = [k for k in one["params"] if k not in free and one["params"][k] != other["params"][k]]
+    keys = one["params"].keys() | other["params"].keys()
+    unlike = sorted(k for k in keys - free if one["params"].get(k) != other["params"].get(k))
     if "negatives" not in free and one["data"]["fingerprint"] != other["data"]["fingerprint"]:
         unlike.append("data")
     if unlike:
@@ -106,24 +113,38 @@ def _refuse_unlike(one: dict, other: dict, free: set[str]) -> None:
 def base_of(case: dict, found: list[dict], baseline: str) -> dict:
     """The case that a case is compared with."""
     if case["stage"] == 2:
-        return next(c for c in found if c["stage"] == 2 and c["arm"] == case["arm"])
+        return _named(case["arm"], found)
     for other in found:  # the longest patience comes first
         if other["stage"] == 1 and other["arm"] == baseline:
             return other
     raise Refusal(f"there is no record of the baseline arm {baseline}: run it, or name another baseline.")
 
 
+def _named(arm: str, found: list[dict]) -> dict:
+    """What every row of stage 2 from an arm is compared with: the named class, as-meant."""
+    for other in found:
+        mine = (other["arm"], other.get("stage2_arm"), other.get("handling"))
+        if mine == (arm, AS_MEANT, "named"):
+            return other
+    raise Refusal(
+        f"there is no record of stage 2 from {arm} that is {AS_MEANT} with the handling named, which its rows"
+        " are compared with: run notebooks/stage2.ipynb with params/<profile>/stage2.yaml."
+    )
+
+
 def confirmatory(case: dict, base: dict, baseline: str) -> bool:
     """Whether a comparison belongs to the preregistered family (params/prereg.yaml).
 
-    Every arm at its longest patience, the baseline at its shorter ones, and the class handlings of
-    stage 2. Patience of other arms, the arm as-printed (it changes several values) and runs whose size
-    was cut are shown without a verdict: with eight seeds the rule can be met by six comparisons,
-    6 x 2 / 2^8 = .047, and not by more.
+    Every arm at its longest patience, the baseline at its shorter ones, and in stage 2 single_cls against
+    named. Patience of other arms, the arm as-printed (it changes several values), the joint pool, other arms
+    of stage 2 and runs whose size was cut are shown without a verdict: with eight seeds the rule can be met
+    by six comparisons, 6 x 2 / 2^8 = .047, and not by more.
     """
     if case is base or case["arm"] == "as-printed" or CUT in case["arm"]:
         return False
-    return case["stage"] == 2 or case["arm"] == baseline or case["patience"] == base["patience"]
+    if case["stage"] == 2:
+        return case["stage2_arm"] == AS_MEANT and case["handling"] == "single_cls"
+    return case["arm"] == baseline or case["patience"] == base["patience"]
 
 
 class Weights:
@@ -145,24 +166,28 @@ class Weights:
 
 # What may differ between an arm and the baseline: what an arm file can hold, and the seed.
 ARM = {"arm", "question", "change", "seed", "negatives", "engine", "effective"}
+ARM |= {"stage2_arm", "handlings"}
+LAYERS = ("differences", "resampled", "groups_n")
 
 
 def compare(case: dict, base: dict, profile: str, weights: Weights) -> dict:
     """Paired difference in AP50 to the base: mean over seeds, and its interval over groups of the test set.
 
     p and verdict stay None here: they belong to the family. Without enough groups there are no bounds.
+    `differences` (a seed), `resampled` (their mean on each resample) and `groups_n` are what `layers` takes.
     """
-    empty = dict.fromkeys(("delta", "delta_low", "delta_high", "p", "verdict", "differences"))
+    empty = dict.fromkeys(("delta", "delta_low", "delta_high", "p", "verdict", *LAYERS))
     if case is base:
         return empty
     _refuse_unlike(base["runs"][0], case["runs"][0], ARM)
     pairs = _pairs(case, base)
     deltas = [_ap50(m, case["model"]) - _ap50(b, base["model"]) for m, b in pairs]
-    resampled = [_resampled(m, case["model"], b, base["model"], profile, weights) for m, b in pairs]
-    enough = resampled and resampled[0] is not None
-    low, high = stats.interval(np.mean(resampled, axis=0)) if enough else (None, None)
-    delta = float(np.mean(deltas))
-    return empty | {"delta": delta, "delta_low": low, "delta_high": high, "differences": deltas}
+    groups_n = _test(profile, pairs[0][0]["run"])["group"].nunique()
+    parts = [_resampled(m, case["model"], b, base["model"], profile, weights) for m, b in pairs]
+    resampled = np.mean(parts, axis=0) if groups_n >= stats.GROUPS_MIN else np.array([])
+    low, high = stats.interval(resampled, groups_n)
+    seen = {"differences": deltas, "resampled": resampled, "groups_n": groups_n}
+    return empty | seen | {"delta": float(np.mean(deltas)), "delta_low": low, "delta_high": high}
 
 
 def _pairs(case: dict, base: dict) -> list[tuple[dict, dict]]:
@@ -181,13 +206,18 @@ def _ap50(record: dict, model: str) -> float:
 
 def _resampled(mine: dict, model: str, base: dict, base_model: str, profile: str, weights: Weights):
     """Differences in AP50 on resamples of the test images, (R,), or None below GROUPS_MIN groups."""
-    images = read_frame(profile, mine["run"], "images")
-    test = images[images["split"] == "test"].reset_index(drop=True)
+    test = _test(profile, mine["run"])
     drawn = weights(test)
     if drawn is None:
         return None
     frames = _predicted(profile, mine["run"], model), _predicted(profile, base["run"], base_model)
     return score.differences(*frames, read_frame(profile, mine["run"], "truth"), test, drawn)
+
+
+def _test(profile: str, run: str) -> pd.DataFrame:
+    """The test images of a run."""
+    images = read_frame(profile, run, "images")
+    return images[images["split"] == "test"].reset_index(drop=True)
 
 
 def _predicted(profile: str, run: str, model: str) -> pd.DataFrame:
@@ -197,13 +227,11 @@ def _predicted(profile: str, run: str, model: str) -> pd.DataFrame:
 
 
 def verdict(compared: dict, margin: float, alpha: float) -> str:
-    """The verdict of a comparison of the family.
+    """The verdict of a comparison of the family, over seeds and groups together (`layers`)."""
+    together = layers.interval(*(compared[key] for key in LAYERS))
+    return stats.verdict(compared["differences"], together, margin, alpha, compared["p"])
 
-    Both layers of variance must agree: the interval is the wider hull of the one over groups and the one
-    over seeds, so a difference that only one of them resolves stays unresolved.
-    """
-    _, low, high = stats.seed_interval(compared["differences"])
-    bounds = [(low, high), (compared["delta_low"], compared["delta_high"])]
-    known = None not in [b for pair in bounds for b in pair]
-    hull = (min(b[0] for b in bounds), max(b[1] for b in bounds)) if known else (None, None)
-    return stats.verdict(compared["differences"], hull, margin, alpha, compared["p"])
+
+def p_value(compared: dict) -> float:
+    """The p of a comparison, over seeds and groups together, before Holm's adjustment."""
+    return layers.p_value(*(compared[key] for key in LAYERS))

@@ -3,13 +3,18 @@
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import yaml
 
 from saistudy import params
-from saistudy.data import shm, sources
+from saistudy.data import joint, shm, sources
 from saistudy.paths import PARAMS, ROOT, Refusal, results, work, write_text
+from saistudy.study.ledger.rows import inputs as claims_inputs
+
+AS_MEANT = "as-meant"  # the arm of stage 2 that is stage2.yaml itself
+POOLED = list(sources.VARIABLES)  # what the joint pool is made of
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Run:
 
 
 def study(profile: str) -> dict:
-    """The profile's study.yaml: arms, seeds, stage2_arms, jobs_n, tolerance and, for h200, the full grid.
+    """The profile's study.yaml: arms, seeds, stage2_from, stage2_arms, jobs_n, tolerance, h200's full grid.
 
     Raises:
         Refusal: there is no such profile.
@@ -67,11 +72,14 @@ def runs(profile: str, full: bool = False) -> dict[str, Run]:
                 {"seed": seed},
                 ["setup-shm"],
             )
-    for arm in plan["stage2_arms"]:
-        for seed in plan["seeds"]:
-            first = f"{arm}-s{seed}"
-            inputs = {"data": keys, "stage1": found[first].identity}
-            add(f"stage2-{first}", "stage2", inputs, None, {"arm": arm, "seed": seed}, [first])
+    for arm, stage2_arm, seed in product(plan["stage2_from"], plan["stage2_arms"], plan["seeds"]):
+        first = f"{arm}-s{seed}"
+        inputs = {"data": keys, "stage1": found[first].identity}
+        name = stage2_name(arm, stage2_arm, seed)
+        add(name, "stage2", inputs, stage2_arm, {"arm": arm, "seed": seed}, [first])
+    beside = {"finetune": {"data": keys["fasdd_cv"]}, "claims": claims_inputs()}
+    for name in plan.get("beside", []):
+        add(name, name, beside[name], needs=["setup-shm"])
     trained = [name for name in found if found[name].notebook.startswith("stage")]
     add(
         "ablation",
@@ -82,12 +90,23 @@ def runs(profile: str, full: bool = False) -> dict[str, Run]:
     return found
 
 
+def stage2_name(arm: str, stage2_arm: str, seed: int) -> str:
+    """Name of a run of stage 2: stage2-896-s0, and of an arm beside as-meant stage2-896-as-written-s0."""
+    return "-".join(["stage2", arm, *([stage2_arm] if stage2_arm != AS_MEANT else []), f"s{seed}"])
+
+
+def arm_files(profile: str, notebook: str, arm: str | None) -> list[Path]:
+    """The parameter files of a run in their order: the notebook's, and that of its arm where it has one."""
+    folder = PARAMS / profile / {"stage1": "arms", "stage2": "stage2-arms"}.get(notebook, "")
+    own = [folder / f"{arm}.yaml"] if arm not in (None, AS_MEANT) else []
+    return [PARAMS / profile / f"{notebook}.yaml", *own]
+
+
 def _adder(profile: str, found: dict[str, Run]):
     """A function that appends one run to `found`; `inputs` is what its notebook passes to params.identity."""
 
     def add(name, notebook, inputs, arm=None, overrides=None, needs=()):
-        files = [PARAMS / profile / f"{notebook}.yaml"]
-        files += [PARAMS / profile / "arms" / f"{arm}.yaml"] if arm else []
+        files = arm_files(profile, notebook, arm)
         values = params.read(notebook, files, overrides or {})
         identity = params.identity(notebook, values, inputs)
         found[name] = Run(
@@ -102,6 +121,8 @@ def estimate(profile: str, full: bool = False) -> dict:
 
     Hours are epochs x images / images_per_s, where the throughput of an arm is the stated one divided by
     its pixels relative to 896 x 896. Nothing stops early in an estimate: it is an upper bound at that rate.
+    A run of stage 2 trains once per class handling, joint on the train images of both data sets. The
+    downloads and every tree lie on the disk, the joint one too; only the other two are staged.
     """
     plan = study(profile)
     plan |= plan.get("full", {}) if full else {}
@@ -109,34 +130,30 @@ def estimate(profile: str, full: bool = False) -> dict:
     rows = []
     for arm in plan["arms"]:
         values = _merged(profile, "stage1", arm)
-        rows.append(_row(f"stage 1, {arm}", values["train"] | values["change"], cost, "fasdd_cv"))
-    for arm in plan["stage2_arms"]:
-        stage1 = _merged(profile, "stage1", arm)
-        stage2 = params.read("stage2", [PARAMS / profile / "stage2.yaml"], {})
-        train = stage2["train"] | {"imgsz": (stage1["train"] | stage1["change"])["imgsz"]}
-        row = _row(f"stage 2, {arm}", train, cost, "pyro-sdis")
-        rows.append(row | {"hours": row["hours"] * len(stage2["handlings"])})
-    seeds_n = len(plan["seeds"])
+        rows.append(_row(f"stage 1, {arm}", values["train"] | values["change"], cost, ["fasdd_cv"]))
+    for arm, stage2_arm in product(plan["stage2_from"], plan["stage2_arms"]):
+        stage1, stage2 = _merged(profile, "stage1", arm), _merged(profile, "stage2", stage2_arm)
+        train = {"imgsz": (stage1["train"] | stage1["change"])["imgsz"]} | stage2["train"] | stage2["change"]
+        name = f"stage 2{'' if stage2_arm == AS_MEANT else f' {stage2_arm}'}, {arm}"
+        read = [POOLED if handling == joint.NAME else ["pyro-sdis"] for handling in stage2["handlings"]]
+        rows.append(_row(name, train, cost, sum(read, [])))
+    seeds_n, staged_gib = len(plan["seeds"]), sum(cost["tree_gib"][name] for name in POOLED)
     hours = sum(row["hours"] for row in rows) * seeds_n
     return {
         "rows": rows,
         "seeds_n": seeds_n,
         "hours": hours,
         "money": hours * cost["price_per_h"],
-        "shm_gib": sum(cost["tree_gib"].values()),
+        "shm_gib": staged_gib,
         "loader_gib": max(_loader_gib(_merged(profile, "stage1", arm)) for arm in plan["arms"]),
-        "disk_gib": 2 * sum(cost["tree_gib"].values()) + len(rows) * seeds_n * cost["run_gib"],
+        "disk_gib": staged_gib + sum(cost["tree_gib"].values()) + len(rows) * seeds_n * cost["run_gib"],
         "source": cost["source"],
     }
 
 
 def _merged(profile: str, notebook: str, arm: str) -> dict:
     """Parameters of a notebook with an arm laid over them."""
-    return params.read(
-        notebook,
-        [PARAMS / profile / f"{notebook}.yaml", PARAMS / profile / "arms" / f"{arm}.yaml"],
-        {},
-    )
+    return params.read(notebook, arm_files(profile, notebook, arm), {})
 
 
 def _loader_gib(values: dict) -> float:
@@ -151,16 +168,17 @@ def side_px(imgsz) -> int:
     return round((height * width) ** 0.5)
 
 
-def _row(name: str, train: dict, cost: dict, dataset: str) -> dict:
-    """Hours of one training."""
+def _row(name: str, train: dict, cost: dict, datasets: list[str]) -> dict:
+    """Hours of a run that reads the train images of these data sets in every epoch."""
     rate = cost["images_per_s"] * cost["pixels_n"] / side_px(train["imgsz"]) ** 2
-    return {"run": name, "hours": train["epochs"] * cost["train_images_n"][dataset] / rate / 3600}
+    images_n = sum(cost["train_images_n"][dataset] for dataset in datasets)
+    return {"run": name, "hours": train["epochs"] * images_n / rate / 3600}
 
 
 def sentences(profile: str, full: bool = False) -> str:
     """The forecast as text: one line per training, then the sums beside what this machine has free."""
     cost = estimate(profile, full)
-    lines = [f"{row['run']:<22} {60 * row['hours']:7.0f} min a seed" for row in cost["rows"]]
+    lines = [f"{row['run']:<23} {60 * row['hours']:7.0f} min a seed" for row in cost["rows"]]
     free = {name: shutil.disk_usage(path).free / 2**30 for name, path in _places().items()}
     lines += [
         f"{cost['seeds_n']} seed(s): at most {cost['hours']:.1f} hours, {cost['money']:.0f} US dollars",

@@ -12,6 +12,7 @@ import pandas as pd
 from IPython.display import Image, display
 
 from saistudy.data.photographs import END
+from saistudy.study.forecast import AS_MEANT
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 AP, AP50 = "metrics/mAP50-95(B)", "metrics/mAP50(B)"
@@ -61,7 +62,8 @@ def forest(table: pd.DataFrame, note: str, ax=None):
 
 def _name(row: dict) -> str:
     """What a row of the table compares: its arm or class handling, and its patience."""
-    what = row["arm"] if row["stage"] == 1 else f"stage 2 {row['handling']}"
+    second = "" if row["stage2_arm"] in (None, AS_MEANT) else f"{row['stage2_arm']} "
+    what = row["arm"] if row["stage"] == 1 else f"stage 2 {second}{row['handling']}"
     return f"{what}, patience {row['patience']}"
 
 

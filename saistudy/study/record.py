@@ -154,11 +154,12 @@ def write_training(folder, name, notebook, p, run_id, trees, fits, metrics, **mo
         p: the validated parameters.
         run_id: from params.identity.
         trees: the tree trained on first, further ones (test only) after it.
-        fits: model prefix to Fit; the first one's conditions stand for the run.
+        fits: model prefix to Fit; the first one's conditions stand for the run. None where weights were only
+            evaluated.
         metrics: rows of score.rows.
         more: further parts (stage 2: its parent).
     """
-    first = next(iter(fits.values()))
+    first = next(iter(fits.values()), None)
     return write_record(
         folder,
         run=name,
@@ -167,13 +168,13 @@ def write_training(folder, name, notebook, p, run_id, trees, fits, metrics, **mo
         run_id=run_id,
         params=vars(p),
         data=describe(trees[0]) | {"others": [describe(tree) for tree in trees[1:]]},
-        conditions=first.conditions,
+        conditions=first.conditions if first else {},
         declared=[d for fit in fits.values() for d in fit.declared],
         stops=[_stop(prefix, stop) for prefix, fit in fits.items() for stop in fit.stops],
         attempts={prefix: fit.attempts for prefix, fit in fits.items()},
         telemetry={prefix: fit.telemetry for prefix, fit in fits.items()},
         metrics=metrics,
-        cost={**first.cost, "train_s": sum(fit.cost["train_s"] for fit in fits.values())},
+        cost={**(first.cost if first else {}), "train_s": sum(fit.cost["train_s"] for fit in fits.values())},
         **more,
     )
 

@@ -10,9 +10,14 @@ from saistudy.evaluation import score, stats
 from saistudy.paths import PARAMS, results, write_text
 from saistudy.study import comparisons
 from saistudy.study.comparisons import metric
+from saistudy.study.forecast import AS_MEANT
 from saistudy.study.record import read_records
 
-HANDLING = {"named": "names {0: smoke}", "single_cls": "single_cls: True"}
+HANDLING = {
+    "named": "names {0: smoke}",
+    "single_cls": "single_cls: True",
+    "joint": "both classes, on FASDD's train images too",
+}
 STANDS_FOR = {"demo": " At this scale patience 1 and 3 stand for 10 and 30."}
 MARK = {"better": "✓ better", "worse": "✓ worse", "equivalent": "✓ equivalent", "unresolved": "✗ unresolved"}
 
@@ -22,7 +27,7 @@ def rows(profile: str, baseline: str, margin: float, alpha: float, resamples_n: 
 
     Args:
         baseline: the arm (at its longest patience) that stage 1 is compared with; stage 2 is compared
-            with its own `named` handling.
+            with the `named` handling, as-meant, from the same arm.
         margin: smallest difference in AP50 that matters; alpha: error rate of the family, Holm-adjusted.
         resamples_n, bootstrap_seed: of the bootstrap over groups.
     """
@@ -37,12 +42,12 @@ def rows(profile: str, baseline: str, margin: float, alpha: float, resamples_n: 
         for c, case, base in zip(compared, found, bases, strict=True)
         if comparisons.confirmatory(case, base, baseline)
     ]
-    adjusted = stats.holm([stats.sign_flip(c["differences"]) for c in family]) if family else []
+    adjusted = stats.holm([comparisons.p_value(c) for c in family]) if family else []
     for c, p in zip(family, adjusted, strict=True):
         c["p"] = float(p)
         c["verdict"] = comparisons.verdict(c, margin, alpha)
     columns = [_columns(case) | c for case, c in zip(found, compared, strict=True)]
-    frame = pd.DataFrame(columns).drop(columns=["differences"])
+    frame = pd.DataFrame(columns).drop(columns=list(comparisons.LAYERS))
     frame.insert(0, "number", range(1, len(frame) + 1))
     return frame
 
@@ -53,24 +58,27 @@ def _columns(case: dict) -> dict:
     found = [metric(r, case["model"]) for r in runs]
     disjoint = [metric(r, case["model"], score.DISJOINT) for r in runs]
     stops = [next(s for s in r["stops"] if s["model"] == case["model"]) for r in runs]
-    handling = case.get("handling")
     return {
         "profile": first["profile"],
         "provenance": first["data"]["provenance"],
         "weights": Path(first["params"].get("weights", "stage 1")).name,
         "stage": case["stage"],
         "arm": case["arm"],
-        "handling": handling,
+        "stage2_arm": case.get("stage2_arm"),
+        "handling": case.get("handling"),
         "patience": case["patience"],
         "tensor_h_px": first["conditions"]["imgsz"][0],
         "tensor_w_px": first["conditions"]["imgsz"][1],
-        "question": first["params"].get("question") or f"stage 2 with {HANDLING[handling]}",
+        "question": _question(case),
         "ap50": _mean([m["ap50"] for m in found]),
         "ap50_sd": _sd([m["ap50"] for m in found]),
         "ap50_95": _mean([m.get("ap50_95") for m in found]),
         "ap_small": _mean([m.get("ap_small") for m in found]),
+        "boxes_small_n": found[0].get("boxes_small_n"),
         "ap50_group_disjoint": _mean([m["ap50"] for m in disjoint]),
         "disjoint_images_n": disjoint[0]["images_n"],
+        "fasdd_ap50_fire": _mean([_on_fasdd(r, case, "fire") for r in runs]),
+        "fasdd_ap50_smoke": _mean([_on_fasdd(r, case, "smoke") for r in runs]),
         "epochs_n": _mean([s["epochs_n"] for s in stops]),
         "stopped_early_n": sum(s["stopped_early"] for s in stops),
         "train_h": _mean([s["train_s"] / 3600 for s in stops]),
@@ -79,6 +87,25 @@ def _columns(case: dict) -> dict:
         "runs_n": len(runs),
         "declared": "; ".join(f"{d['key']} {d['requested']} -> {d['value']}" for d in first["declared"]),
     }
+
+
+def _question(case: dict) -> str:
+    """What a row asks: of stage 2 the class handling, and of its arm what that changes."""
+    asked = case["runs"][0]["params"].get("question", "")
+    if case["stage"] == 1:
+        return asked
+    return f"stage 2 with {HANDLING[case['handling']]}" + (f"; {asked}" if asked else "")
+
+
+def _on_fasdd(record: dict, case: dict, name: str) -> float | None:
+    """AP50 of a class on the test split of stage 1: of stage 1 its own, of stage 2 what it kept.
+
+    None where the model lacks the class; older records of stage 2 hold smoke alone.
+    """
+    if case["stage"] == 1:
+        return metric(record, case["model"]).get("ap50_by_class", {}).get(name)
+    kept = next((row for row in record.get("retention", []) if row["model"] == case["handling"]), {})
+    return kept.get(f"ap50_{name}")
 
 
 def _mean(values: list) -> float | None:
@@ -94,7 +121,8 @@ def _sd(values: list) -> float | None:
 def markdown(frame: pd.DataFrame) -> str:
     """The table for readers: at most three digits, intervals in brackets, `-` where there is no value."""
     head = "# | arm | patience | tensor h x w | question | AP50 (± sd over seeds) | AP50-95 | AP small"
-    head += " | AP50 group-disjoint | Δ AP50 [95 % paired, by group] | evidence | epochs | hours | images/s"
+    head += " | AP50 group-disjoint | FASDD AP50 fire / smoke | Δ AP50 [95 % paired, by group] | evidence"
+    head += " | epochs | hours | images/s"
     lines = [f"| {head} |", "|" + "---|" * (head.count("|") + 1)]
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in frame.to_dict("records")]
     return "\n".join([_caption(frame), "", *lines, ""])
@@ -111,14 +139,16 @@ def _caption(frame: pd.DataFrame) -> str:
         f"Profile **{profile}** on {data}, trained on {devices}; stage 1 starts from {start}"
         f"{random}.{STANDS_FOR.get(profile, '')} ± is the standard deviation"
         " over seeds; [ ] the paired 95 % interval of the difference to the base row, resampled by group"
-        f" (video run or camera), [-] below {stats.GROUPS_MIN} groups; evidence counts the seeds, ✓ only if"
+        f" (video run or camera), [-] below {stats.GROUPS_MIN} groups; after stage 2 FASDD AP50 is what"
+        " it kept of stage 1; evidence counts the seeds, ✓ only if"
         " the rule of params/prereg.yaml is met."
     )
 
 
 def _cells(row: dict) -> list[str]:
     """One table row as text."""
-    arm = row["arm"] if row["stage"] == 1 else f"stage 2 from {row['arm']}"
+    second = f" {row['stage2_arm']}" if row["stage2_arm"] not in (None, AS_MEANT) else ""
+    arm = row["arm"] if row["stage"] == 1 else f"stage 2{second} from {row['arm']}"
     sd = f" ± {row['ap50_sd']:.3f}" if _is(row["ap50_sd"]) else ""
     early = f" ({row['stopped_early_n']} of {row['runs_n']} early)"
     return [
@@ -129,8 +159,9 @@ def _cells(row: dict) -> list[str]:
         row["question"] + (f" (declared: {row['declared']})" if row["declared"] else ""),
         _show(row["ap50"]) + sd,
         _show(row["ap50_95"]),
-        _show(row["ap_small"]),
+        _show(row["ap_small"]) + (f" (n={row['boxes_small_n']:.0f})" if _is(row["boxes_small_n"]) else ""),
         f"{_show(row['ap50_group_disjoint'])} (n={row['disjoint_images_n']})",
+        _both(row["fasdd_ap50_fire"], row["fasdd_ap50_smoke"]),
         _delta(row),
         f"n={row['runs_n']} {_mark(row)}",
         f"{row['epochs_n']:.1f}{early}",
@@ -152,6 +183,11 @@ def _delta(row: dict) -> str:
         return "-"
     bounds = f" [{row['delta_low']:+.3f}, {row['delta_high']:+.3f}]" if _is(row["delta_low"]) else " [-]"
     return f"{row['delta']:+.3f}{bounds}"
+
+
+def _both(fire, smoke) -> str:
+    """Two figures, or one `-` where there is neither."""
+    return f"{_show(fire)} / {_show(smoke)}" if _is(fire) or _is(smoke) else "-"
 
 
 def _show(value) -> str:

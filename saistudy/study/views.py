@@ -11,7 +11,8 @@ from saistudy.paths import Refusal
 from saistudy.study import plots
 
 pd.set_option("display.max_colwidth", None)
-SHOWN = ["model", "subset", "images_n", "groups_n", "boxes_n", "ap50", "ap50_95", "ap_small"]
+SHOWN = ["model", "subset", "images_n", "groups_n", "boxes_n", "ap10", "ap50", "ap50_95", "ap_small"]
+SHOWN += ["boxes_small_n"]
 POINT = ["threshold", "precision", "recall", "f1", "tp_n", "fp_n", "fn_n"]
 
 
@@ -47,6 +48,7 @@ def attempts_table(attempts: list[dict]) -> pd.DataFrame:
     frame = pd.DataFrame(attempts).drop(columns=["step", "why"])
     steps = [row["step"] for row in attempts]
     frame["given up"] = [f"{s['key']} {s['before']} -> {s['after']}" if s else "-" for s in steps]
+    frame["seed 004 would"] = [s["seed_key"] if s else "-" for s in steps]
     frame["wall_s"] = [row["wall_s"] or "-" for row in attempts]
     frame["not exact because"] = [", ".join(row["why"]) or "-" for row in attempts]
     return frame
@@ -100,6 +102,26 @@ def metrics_table(rows: list[dict]) -> pd.DataFrame:
     return frame.set_index(["model", "subset"]).T.astype(object)
 
 
+def retention_table(rows: list[dict]) -> pd.DataFrame:
+    """What stage 2 kept of stage 1: a row a model, figures to three digits, `-` with its reason beside it."""
+    return pd.DataFrame(rows).set_index("model").round(3).astype(object).fillna("-")
+
+
+def budgets(rows: list[dict]) -> pd.DataFrame:
+    """Recall at each budget of false alarms, of `score.operation`; `-` with its reason beside it."""
+    shown = [
+        "threshold",
+        "recall",
+        "box_recall",
+        "rate_per_day",
+        "step_per_day",
+        "negatives_n",
+        "positives_n",
+    ]
+    frame = pd.DataFrame([row for row in rows if "budget_per_day" in row]).set_index("budget_per_day")
+    return frame[[*shown, "why"]].astype(object).fillna("-")
+
+
 def reader(tree):
     """A function from image name to the bytes in the tree."""
     split = dict(zip(tree.rows["image"], tree.rows["split"], strict=True))
@@ -137,29 +159,27 @@ def _corners(row) -> list:
     return to_xyxy_px(row["boxes"], row["width"], row["height"]).tolist()
 
 
-def misses(predictions, truth, images, cut: float, n: int = 8) -> list[tuple]:
-    """The `n` test images with the most boxes missed at the threshold `cut`, for plots.gallery."""
-    truth, matches = _test(predictions, truth, images)
+def misses(predictions, truth, images, cut: float, split: str = "test", n: int = 8) -> list[tuple]:
+    """The `n` images of a split with the most boxes missed at the threshold `cut`, for plots.gallery."""
+    truth, matches = _of(split, predictions, truth, images)
     found = matches[matches["tp"] & (matches["score"] >= cut)].groupby("image").size()
     missed = truth.groupby("image").size().sub(found, fill_value=0)
     missed = missed[missed > 0].sort_values(ascending=False, kind="stable")
     return [_row(image, truth, matches, cut) for image in missed.index[:n]]
 
 
-def alarms(predictions, truth, images, cut: float, n: int = 8) -> list[tuple]:
-    """The `n` test images with the highest-scoring false detections at or above `cut`, for plots.gallery."""
-    truth, matches = _test(predictions, truth, images)
+def alarms(predictions, truth, images, cut: float, split: str = "test", n: int = 8) -> list[tuple]:
+    """The `n` images of a split with the highest-scoring false detections at or above `cut`."""
+    truth, matches = _of(split, predictions, truth, images)
     false = matches[~matches["tp"] & (matches["score"] >= cut)]
     worst = false.groupby("image")["score"].max().sort_values(ascending=False, kind="stable")
     return [_row(image, truth, matches, cut) for image in worst.index[:n]]
 
 
-def _test(predictions, truth, images):
-    """Truth and matches of the test split."""
-    test = images[images["split"] == "test"].reset_index(drop=True)
-    boxes = truth[truth["split"] == "test"].reset_index(drop=True)
-    mine = predictions[predictions["split"] == "test"].reset_index(drop=True)
-    return boxes, metrics.match(boxes, mine, test)
+def _of(split: str, *frames):
+    """Truth and matches of one split, of predictions, truth and images."""
+    mine, boxes, those = (frame[frame["split"] == split].reset_index(drop=True) for frame in frames)
+    return boxes, metrics.match(boxes, mine, those)
 
 
 def _row(image: str, truth, matches, cut: float) -> tuple:

@@ -16,6 +16,7 @@ import xxhash
 
 from saistudy.paths import Refusal
 
+FOLDER = "checkpoints"  # below the run's
 KEPT_N = 2
 HASHES = "hashes.json"
 CHUNK_BYTES = 1 << 20

@@ -1,10 +1,7 @@
 """The one way to train: Ultralytics, its conditions checked; killed and called again, it goes on."""
 
-import hashlib
-import json
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -13,34 +10,14 @@ import torch
 from ultralytics.utils import SETTINGS
 from ultralytics.utils.torch_utils import strip_optimizer
 
-from saistudy.paths import write_json, write_text
-from saistudy.training import checkpoints, patience, progress, request, telemetry
-from saistudy.training.attempts import Start, climb, forked, rows
+from saistudy.paths import write_text
+from saistudy.training import attempts, curves, finished, patience, progress, request, telemetry
+from saistudy.training.finished import Fit
 from saistudy.training.paste import PasteDataset
+from saistudy.training.recovery import climb
+from saistudy.training.trainers import Start, forked
 
-DONE = "fit.json"  # written last: what this run left
 BEGUN = "asked.txt"  # the digest of what was asked for
-CHECKPOINTS = "checkpoints"
-
-
-@dataclass
-class Fit:
-    """What a training left: `folder`, effective `conditions`, `declared` differences, the stops.
-
-    `stops` has a row per patience: patience, epochs_n (trained until the stop), best_epoch, stopped_early,
-    stop_reason, train_s, images_per_s, weights (path), sha256, bytes. `cost` holds train_s, gpu_peak_gib
-    (None on a CPU), device and, where a batch was sought, `batch_found`. `attempts` has a row per start: the
-    epoch it began with, whether it went on exactly and why not, its settings, its seconds, how it ended, and
-    the step of the ladder that followed. `telemetry` is the summary of telemetry.csv, a row per epoch.
-    """
-
-    folder: Path
-    conditions: dict = field(default_factory=dict)
-    declared: list = field(default_factory=list)
-    stops: list = field(default_factory=list)
-    cost: dict = field(default_factory=dict)
-    attempts: list = field(default_factory=list)
-    telemetry: dict = field(default_factory=dict)
 
 
 def fit(
@@ -58,6 +35,7 @@ def fit(
     identity="",
     llrd_rate=1.0,
     paste=None,
+    tensorboard=False,
     **train,
 ) -> Fit:
     """Train a model and return what really happened; killed and called again, it goes on.
@@ -77,57 +55,30 @@ def fit(
         identity: of the caller's code and parameters; a run is only continued under the same.
         llrd_rate: learning rate of a layer as a fraction of the next one's (training.decay); 1 is stock.
         paste: a training.paste.Paste: synthetic images beside the real ones; engine "rect" only.
+        tensorboard: write the columns of results.csv as event files into `folder`/tensorboard as well.
         train: Ultralytics' own arguments under its own names; batch "auto" is the largest that fits.
 
     Raises:
         Refusal: weights are missing or not the expected ones, there is no such GPU, stops could not be
             read off, memory ran out and nothing is left to give up, or an effective condition is neither
-            the requested one nor declared.
+            the requested one nor declared, before the first step or, for mosaic, in an epoch.
     """
-    request.refuse(weights, weights_sha256, patiences, train)
+    begins = request.refuse(weights, weights_sha256, patiences, train)
     kind = {"engine": engine, "patiences": list(patiences), "exact": exact, "declared": list(declared)}
-    asked = request.digest(weights, data, identity, train=train, llrd=llrd_rate, paste=paste, **kind)
+    asked = request.digest(begins, data, identity, train=train, llrd=llrd_rate, paste=paste, **kind)
     run, second = Fit(Path(folder).absolute()), durable_dir and Path(durable_dir).absolute() / asked
-    if _finished(run, asked, second):
+    if finished.take_up(run, asked, second):
+        if tensorboard:
+            curves.rewritten(run.folder / "results.csv", run.folder / curves.FOLDER).close()
         return run
     _prepare(run.folder, asked)
-    kind["extra"] = {"llrd_rate": llrd_rate}
-    if paste:
-        kind["extra"]["dataset"] = partial(PasteDataset, paste=paste)
-    start = Start(weights, data, run.folder, second=second, **kind)
+    extra = {"llrd_rate": llrd_rate} | ({"dataset": partial(PasteDataset, paste=paste)} if paste else {})
+    start = Start(weights, data, run.folder, second=second, extra=extra, tensorboard=tensorboard, **kind)
     with progress.log_to(run.folder / "train.log"):
         trainer = climb(start, dict(train, patience=patiences[-1]), oom_recovery)
-    run.telemetry = telemetry.summary(run.folder / "telemetry.csv")
-    run.cost = _cost(trainer, run.telemetry, rows(run.folder))
-    run.conditions, run.declared, run.attempts = start.conditions, start.occurred, rows(run.folder)
-    run.stops = [_stop(run, p) for p in patiences]
-    _finish(run, asked, second)
+    _fill(run, start, trainer)
+    finished.leave(run, asked, second)
     return run
-
-
-def _finished(run: Fit, asked: str, second: Path | None) -> bool:
-    """Whether this very training was finished before; then `run` is filled with what it left."""
-    if second and not (run.folder / DONE).is_file() and checkpoints.whole(second / "finished"):
-        part = run.folder.with_name(f".{run.folder.name}.part")
-        for old in (part, run.folder):
-            shutil.rmtree(old, ignore_errors=True)
-        shutil.copytree(second / "finished", part)
-        part.rename(run.folder)
-    try:
-        left = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
-        stops = [stop | {"weights": run.folder / stop["weights"]} for stop in left["fit"].pop("stops")]
-        if left["asked"] != asked or any(_sha256(stop["weights"]) != stop["sha256"] for stop in stops):
-            return False
-    except (OSError, ValueError, KeyError):
-        return False
-    if not (run.folder / "results.csv").is_file():
-        return False
-    vars(run).update(left["fit"], stops=stops)
-    _tidy(run.folder, second)
-    epochs = progress.table(run.folder / "results.csv", run.conditions["epochs"], run.conditions["images_n"])
-    progress.Teller().tell(epochs, len(epochs))
-    print(f"finished before: nothing is trained again ({DONE} stands in its folder)", flush=True)
-    return True
 
 
 def _prepare(folder: Path, asked: str) -> None:
@@ -140,26 +91,12 @@ def _prepare(folder: Path, asked: str) -> None:
     SETTINGS.update({k: False for k, v in SETTINGS.items() if isinstance(v, bool)})  # nothing is reported
 
 
-def _finish(run: Fit, asked: str, second: Path | None) -> None:
-    """Say that the training is done, give back its checkpoints, and mirror what it left."""
-    stops = [stop | {"weights": str(stop["weights"].relative_to(run.folder))} for stop in run.stops]
-    left = {key: value for key, value in asdict(run).items() if key != "folder"} | {"stops": stops}
-    write_json(run.folder / DONE, {"asked": asked, "fit": left})
-    _tidy(run.folder, second)
-
-
-def _tidy(folder: Path, second: Path | None) -> None:
-    """Give back the checkpoints of a finished run, once what it left is mirrored; killed, it is repeated."""
-    if second and not checkpoints.whole(second / "finished"):
-        checkpoints.publish(second / "finished", partial(_copy, folder))
-    for place in filter(None, (folder / CHECKPOINTS, second)):
-        for old in place.glob("epoch-*"):
-            shutil.rmtree(old)
-
-
-def _copy(folder: Path, part: Path) -> None:
-    """All of a finished run but its checkpoints."""
-    shutil.copytree(folder, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(CHECKPOINTS))
+def _fill(run: Fit, start: Start, trainer) -> None:
+    """What a trainer that reached the end has left."""
+    run.conditions, run.declared, run.attempts = start.conditions, start.occurred, attempts.rows(run.folder)
+    run.telemetry = telemetry.summary(run.folder / "telemetry.csv")
+    run.cost = _cost(trainer, run.telemetry, run.attempts)
+    run.stops = [_stop(run, p) for p in start.patiences]
 
 
 def _stop(run: Fit, p: int) -> dict:
@@ -181,21 +118,17 @@ def _stop(run: Fit, p: int) -> dict:
         "train_s": round(train_s, 1),
         "images_per_s": round(run.conditions["images_n"] * stop.stop_epoch / train_s, 1),
         "weights": weights,
-        "sha256": _sha256(weights),
+        "sha256": request.sha256(weights),
         "bytes": weights.stat().st_size,
     }
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _cost(trainer, seen: dict, attempts: list[dict]) -> dict:
+def _cost(trainer, seen: dict, known: list[dict]) -> dict:
     """Seconds of the whole training with its validations, lost epochs left out, and peak GPU memory.
 
     Where a batch was sought, `batch_found` sets the peak that occurred beside the one of the trial.
     """
-    found = next((row["batch_found"] for row in attempts if row.get("batch_found")), None)
+    found = next((row["batch_found"] for row in known if row.get("batch_found")), None)
     cuda = trainer.device.type == "cuda"
     return {
         "train_s": round(time.time() - trainer.train_time_start, 1),

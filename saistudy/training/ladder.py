@@ -14,7 +14,7 @@ SEED_ORDER = ("batch", "imgsz", "cache", "workers")  # seed 004, L244-251
 BATCH_FLOOR = 4  # the smallest batch of seed 004's own table (L47); BatchNorm wants several images
 IMGSZ_FLOOR_PX = 320  # the smallest size of that table, for the longer side
 SHRINK = 0.75  # of each side: .56 of the pixels, about what a halved batch gives back
-STRIDE_PX = 32
+STRIDE_PX = 32  # the coarsest grid of YOLOv8: tensors are multiples of it
 HOST = (
     "dataloader worker",  # "(pid 7) is killed by signal: Killed / Bus error", "exited unexpectedly"
     "can't allocate memory",  # torch's CPU allocator
@@ -52,25 +52,28 @@ def kind(error: BaseException) -> str | None:
 
 
 def step(train: dict, kind: str) -> dict:
-    """The next thing given up: {key, before, after}, with Ultralytics' key of `train`.
+    """The next thing given up: {key, before, after, seed_key}, with Ultralytics' keys of `train`.
 
     gpu: `batch` halved down to 4 with `nbs` as it stands (accumulation keeps the effective batch and the
     weight decay), then `imgsz` by a quarter of each side down to 320 px: another experiment. host: `cache`
-    off, then `workers` halved down to none.
+    off, then `workers` halved down to none. seed_key is what the order of seed 004 would have come to.
 
     Raises:
         Refusal: nothing is left to give up.
     """
-    for key in ORDER[kind]:
-        before = train.get(key)
-        after = LOWER[key](before)
-        if after != before:
-            return {"key": key, "before": before, "after": after}
+    if key := _next(ORDER[kind], train):
+        after = LOWER[key](train.get(key))
+        return {"key": key, "before": train.get(key), "after": after, "seed_key": _next(SEED_ORDER, train)}
     raise Refusal(
         f"{kind} memory ran out and nothing is left to give up"
         f" ({', '.join(f'{key} {train.get(key)}' for key in ORDER[kind])}):"
         " free memory, or take a machine with more or a smaller model."
     )
+
+
+def _next(order: tuple[str, ...], train: dict) -> str | None:
+    """The first key of an order that can be lowered yet."""
+    return next((key for key in order if LOWER[key](train.get(key)) != train.get(key)), None)
 
 
 def _half(batch: int | str) -> int | str:

@@ -15,20 +15,22 @@ from ultralytics.utils.torch_utils import autocast
 from saistudy.paths import PARAMS, Refusal
 from saistudy.training import ladder
 
+AUTO = "auto"
 RESERVE_FRAC = 0.1  # of the GPU: optimizer state, cuDNN's workspaces, fragmentation, validation
 MOST_N = 1024  # where stock AutoBatch ends too
 
 
-def tier(total_gib: float) -> dict:
+def tier(total_gib: float, name: str = AUTO) -> dict:
     """What a GPU of so much memory is given to train by params/tiers.yaml: {tier, model, batch, imgsz}.
 
     Args:
         total_gib: of the GPU, 0 for none.
+        name: of a tier, whatever the memory; auto takes it from there.
     """
     tiers = yaml.safe_load((PARAMS / "tiers.yaml").read_text(encoding="utf-8"))
     bound = {name: row.pop("vram_gib_below") for name, row in tiers.items()}
-    fits = (name for name in tiers if bound[name] is None or total_gib < bound[name] or not total_gib)
-    name = next(fits)
+    fits = (one for one in tiers if bound[one] is None or total_gib < bound[one] or not total_gib)
+    name = next(fits) if name == AUTO else name
     return {"tier": name, **tiers[name]}
 
 

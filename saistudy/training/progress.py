@@ -52,9 +52,13 @@ class Teller:
         if not os.environ.get("SAISTUDY_LIVE"):
             print(*lines(epochs.tail(new_n)), sep="\n", flush=True)
         elif self.handle:
-            self.handle.update(epochs.round(3))
+            self.handle.update(_shown(epochs))
         else:
-            self.handle = display(epochs.round(3), display_id=True)
+            self.handle = display(_shown(epochs), display_id=True)
+
+
+def _shown(epochs: pd.DataFrame) -> pd.DataFrame:
+    return epochs.round(3).set_index("epoch")
 
 
 class log_to:

@@ -2,8 +2,8 @@
 
 Stock Ultralytics replaces a list `imgsz` by its largest side (`check_imgsz(max_dim=1)` in trainer and
 validator, 8.4.190), so `imgsz=[1440, 808]` trains the square 1440. Here the engine keeps that integer, while
-the pair (height, width) lives on the trainer and on the data set, and stock transforms get it through their
-public attributes. Nothing is patched; `best.pt` loads in stock `YOLO()`.
+the pair (height, width) lives on trainer, validator and data set (training.dataset). Nothing is patched;
+`best.pt` loads in stock `YOLO()`.
 
 Stock `predict` and `export` find the pair in `best.pt`; stock `predict` still cuts the rectangle to the
 shape of each image unless `rect=False`. Stock `YOLO(best.pt).val()` takes the longest side again: a model
@@ -14,19 +14,16 @@ import os
 import re
 from copy import copy
 
-import cv2
 import torch
 from ultralytics import __version__
-from ultralytics.data import YOLODataset
-from ultralytics.data.augment import LetterBox, Mosaic, RandomPerspective
-from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import unwrap_model
 
 from saistudy.paths import Refusal
+from saistudy.training.dataset import RectDataset, build_dataset, refuse_other_shape
+from saistudy.training.ladder import STRIDE_PX
 
-STRIDE_PX = 32  # the coarsest grid of YOLOv8: tensors are multiples of it
 # tests/test_rect.py and test_geometry.py were run with 8.4.150, .160, .170, .180 and .190 (2026-11-20)
 TRIED = "8.4.150", "8.4.190"
 
@@ -79,94 +76,6 @@ def refuse_stride(hw: tuple[int, int], stride: int) -> None:
         raise Refusal(
             f"the tensor {list(hw)} was asked for, this model's stride is {stride}: ask for imgsz {fits}."
         )
-
-
-def walk(transform):
-    """Every transform of a Compose tree, those before MixUp, CutMix and CopyPaste included."""
-    yield transform
-    for part in [*getattr(transform, "transforms", []), getattr(transform, "pre_transform", None)]:
-        if part is not None:
-            yield from walk(part)
-
-
-def set_rectangle(transforms, hw: tuple[int, int], kinds: set[type]) -> None:
-    """Give stock transforms the rectangle, and prove that each kind that decides the shape was met.
-
-    Mosaic keeps its canvas of twice its integer size and moves the joint into the central rectangle;
-    RandomPerspective then crops about the centre of that canvas.
-
-    Raises:
-        RuntimeError: a kind was not met: this Ultralytics builds its transforms in another way.
-    """
-    height, width = hw
-    met = set()
-    for transform in walk(transforms):
-        if isinstance(transform, Mosaic):
-            size = transform.imgsz
-            transform.border = (height // 2 - size, width // 2 - size)
-        elif isinstance(transform, RandomPerspective):
-            transform.size = (width, height)
-        elif isinstance(transform, LetterBox):
-            transform.new_shape = hw
-        met.add(type(transform))
-    if missing := kinds - met:
-        raise RuntimeError(
-            f"no {missing} among the transforms: the rectangle cannot be set in this Ultralytics"
-        )
-
-
-class RectDataset(YOLODataset):
-    """The stock data set whose samples are letterboxed or cropped to `hw` (height, width in pixels)."""
-
-    def __init__(self, *args, hw: tuple[int, int], **kwargs):
-        self.hw = hw
-        super().__init__(*args, imgsz=max(hw), rect=False, pad=0.0, **kwargs)
-
-    def load_image(self, i, rect_mode=True, resize_short=False):
-        """The stock triple (image, original shape, resized shape), shrunk until it fits the rectangle.
-
-        Stock only makes the long side fit a square. LetterBox would shrink further, but then boxes are
-        scaled back without the rounding to whole pixels: off by up to half a pixel of the tensor.
-        """
-        image, original, resized = super().load_image(i, rect_mode, resize_short)
-        ratio = min(self.hw[0] / resized[0], self.hw[1] / resized[1])
-        if ratio >= 1:
-            return image, original, resized
-        height, width = (max(1, min(round(n * ratio), m)) for n, m in zip(resized, self.hw, strict=True))
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        return image.reshape(height, width, -1), original, (height, width)
-
-    def build_transforms(self, hyp):
-        """The stock transforms with the rectangle set."""
-        transforms = super().build_transforms(hyp)
-        set_rectangle(transforms, self.hw, {Mosaic, RandomPerspective} if self.augment else {LetterBox})
-        return transforms
-
-
-def build_dataset(args, path, hw, batch, data, mode, stride, kind=RectDataset) -> RectDataset:
-    """A RectDataset, or `kind` of it, as Ultralytics builds its own (`build_yolo_dataset`, 8.4.190)."""
-    return kind(
-        img_path=path,
-        hw=hw,
-        batch_size=batch,
-        augment=mode == "train",
-        hyp=args,
-        cache=args.cache or None,
-        single_cls=args.single_cls or False,
-        stride=stride,
-        prefix=f"{mode}: ",
-        task=args.task,
-        classes=args.classes,
-        data=data,
-        fraction=get_split_fraction(args.fraction, "train" if mode == "train" else args.split),
-    )
-
-
-def refuse_other_shape(batch: dict, hw: tuple[int, int]) -> None:
-    """Raise RuntimeError unless the batch's images (N, 3, height, width) have exactly the declared shape."""
-    seen = tuple(batch["img"].shape[2:])
-    if seen != tuple(hw):
-        raise RuntimeError(f"a tensor of {seen} reached the network where {tuple(hw)} was declared")
 
 
 class RectValidator(DetectionValidator):
@@ -249,15 +158,6 @@ class RectTrainer(DetectionTrainer):
         """Stock, after the shape was checked (multi-scale comes later)."""
         refuse_other_shape(batch, self.hw)
         return super().preprocess_batch(batch)
-
-    def auto_batch(self, *args, **kwargs):
-        """Stock, probing a square of the rectangle's area."""
-        longest = self.args.imgsz
-        self.args.imgsz = round((self.hw[0] * self.hw[1]) ** 0.5)
-        try:
-            return super().auto_batch(*args, **kwargs)
-        finally:
-            self.args.imgsz = longest
 
     def save_model(self):
         """Stock, with the pair in the checkpoint's arguments: resume, predict and export find it there."""

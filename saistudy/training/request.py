@@ -12,26 +12,36 @@ from saistudy.paths import Refusal
 FIXED = {"time": None, "val": True, "save": True, "resume": False}  # else no stop can be read off the csv
 
 
-def refuse(weights, sha256: str, patiences, train: dict) -> None:
-    """Raise Refusal for what cannot be trained, before anything is written."""
-    refuse_weights(weights, sha256)
+def refuse(weights, expected: str, patiences, train: dict) -> dict[str, str]:
+    """What a training begins with, {weights, pretrained}: the sha256 of files, else names.
+
+    Args:
+        expected: sha256 of the weights, empty where any will do.
+
+    Raises:
+        Refusal: it cannot be trained; nothing is written yet.
+    """
+    begins = {"weights": refuse_weights(weights, expected), "pretrained": str(train.get("pretrained", ""))}
     if isinstance(train.get("pretrained"), str | Path):
-        refuse_weights(train["pretrained"])
+        begins["pretrained"] = refuse_weights(train["pretrained"])
     refuse_settings(train, patiences)
     refuse_device(train.get("device", "cpu"))
+    return begins
 
 
-def digest(weights, data, identity: str, **more) -> str:
+def digest(begins: dict[str, str], data, identity: str, **more) -> str:
     """16 hex digits that change when another training is asked for: weights, data, settings, versions.
 
     A tree is known by its tree.json (fingerprint of its images and labels), any other data by its yaml;
     `identity` stands for what only the caller knows, such as the code (params.identity).
+
+    Args:
+        begins: what `refuse` returned.
     """
     tree = Path(data).parent / "tree.json"
     what = {
-        "weights": _hash(weights),
-        "pretrained": _hash(more["train"].get("pretrained", "")),
-        "data": _hash(tree if tree.is_file() else data),
+        **begins,
+        "data": _known(tree if tree.is_file() else Path(data)),
         "identity": identity,
         "versions": [ultralytics.__version__, torch.__version__],
         **more,
@@ -39,10 +49,14 @@ def digest(weights, data, identity: str, **more) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _hash(path) -> str:
-    """Hex sha256 of a file; the name itself where Ultralytics knows it (yolov8n.yaml)."""
-    path = Path(str(path))
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
+def sha256(path: Path) -> str:
+    """Hex sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _known(path: Path) -> str:
+    """The sha256 of a file; the name itself where Ultralytics knows it (yolov8n.yaml)."""
+    return sha256(path) if path.is_file() else str(path)
 
 
 def refuse_device(device) -> None:
@@ -69,19 +83,24 @@ def refuse_settings(train: dict, patiences) -> None:
             )
 
 
-def refuse_weights(weights, sha256: str = "") -> None:
-    """Raise Refusal where a weights file is missing (Ultralytics would download it) or has another hash."""
+def refuse_weights(weights, expected: str = "") -> str:
+    """The sha256 of a weights file or model yaml, or the name of a yaml that Ultralytics has.
+
+    Raises:
+        Refusal: a weights file is missing (Ultralytics would download it) or has another hash.
+    """
     path = Path(weights)
     if path.suffix in (".yaml", ".yml"):
-        return
+        return _known(path)
     if not path.is_file():
         raise Refusal(
             f"weights {path} do not exist: name a file that does, or a model yaml such as yolov8s.yaml"
             " for random weights (nothing is downloaded)."
         )
-    seen = hashlib.sha256(path.read_bytes()).hexdigest()
-    if sha256 and seen != sha256:
+    seen = sha256(path)
+    if expected and seen != expected:
         raise Refusal(
-            f"weights {path} have the sha256 {seen}, {sha256} was expected: fetch the right file,"
+            f"weights {path} have the sha256 {seen}, {expected} was expected: fetch the right file,"
             " or correct weights_sha256."
         )
+    return seen

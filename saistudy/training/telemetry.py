@@ -13,11 +13,10 @@ import psutil
 import pynvml
 import torch
 import xxhash
-from ultralytics.data.augment import Mosaic
 
 from saistudy.data.room import room
 from saistudy.paths import Refusal, write_text
-from saistudy.training.rect import walk
+from saistudy.training.dataset import mosaic
 
 PARTS = ["wait_s", "compute_s", "val_s", "save_s", "lost_s"]
 PEAKS = ["gpu_peak_gib", "gpu_reserved_gib", "shm_gib"]
@@ -135,8 +134,8 @@ class _Epochs:
 
     def look(self, trainer) -> None:
         util, samples_n = self.sampler.stop() if self.sampler else (self.read, 0)
-        mosaics = [t.p for t in walk(trainer.train_loader.dataset.transforms) if isinstance(t, Mosaic)]
-        self.seen = {"gpu_util": util, "gpu_util_n": samples_n, "mosaic": max(mosaics, default=0.0)}
+        self.seen = {"gpu_util": util, "gpu_util_n": samples_n}
+        self.seen["mosaic"] = mosaic(trainer.train_loader.dataset)
         self.seen |= {"batch": trainer.train_loader.batch_size, "batches_n": self.batches_n}
         self.seen["host_free_gib"] = gib(lambda: room(Path("/dev/shm")).free_memory_bytes)
         self.seen["shm_gib"] = gib(lambda: shutil.disk_usage("/dev/shm").used)
