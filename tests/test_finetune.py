@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -72,7 +73,27 @@ def test_without_a_gpu_nothing_asks_for_one():
     assert some(settled, "tier", "device", "amp") == ("cpu", "cpu", False)
 
 
+def test_without_auto_scale_a_cpu_has_no_amp_and_a_missing_device_is_the_machine():
+    settled = finetune.settle(asked("demo", preset="competition"), 0.0)
+    assert some(settled, "device", "amp", "batch") == ("cpu", False, 16)
+    train = {key: value for key, value in asked().train.items() if key != "device"}
+    assert finetune.settle(asked(train=train), 80.0)["device"] == 0
+
+
+def test_fast_keeps_some_epochs_with_mosaic():
+    settled = finetune.settle(asked(fast=True), 80.0)
+    assert some(settled, "epochs", "close_mosaic", "warmup_epochs") == (10, 2, pytest.approx(0.6))
+
+
+def test_what_lies_around_a_training_is_no_part_of_it():
+    p = vars(asked())
+    assert finetune.AROUND.items() - {("resume", True)} <= (p | {"export": ""}).items()
+    assert not finetune.AROUND.keys() & set(p["train"])
+
+
 def test_a_batch_that_is_sought_leaves_nbs():
+    settled = finetune.settle(asked(train=asked().train | {"batch": "auto"}), 139.8)
+    assert some(settled, "batch", "nbs", "imgsz") == ("auto", 64, 896)
     settled = finetune.settle(asked(auto_scale=False, train=asked().train | {"batch": "auto"}), 80.0)
     assert some(settled, "batch", "nbs") == ("auto", 64)
 
@@ -109,6 +130,18 @@ def test_folders_that_are_named_are_taken(mixed, tmp_path):
     assert (str(paste.backgrounds_dir), str(paste.annotated_dir)) == ("/sky", "/smoke")
 
 
+def test_other_files_in_the_folders_are_another_training(mixed, tmp_path):
+    paste = finetune.paste(asked(), mixed, tmp_path / "links")
+    before = paste.digest()
+    assert (
+        paste.digest()
+        == before
+        != finetune.paste(asked(synthetic_ratio=1.0), mixed, tmp_path / "links").digest()
+    )
+    (tmp_path / "links" / "more.png").write_bytes(b"x")
+    assert paste.digest() != before
+
+
 def test_nothing_is_pasted_where_there_is_no_background_or_it_is_not_asked(
     mixed, rectangles, tmp_path, capsys
 ):
@@ -138,16 +171,29 @@ def test_the_result_file_has_the_fields_of_the_seed(trained):
     assert told["metrics"]["recall"] == float(best[head.index("metrics/recall(B)")])
     assert told["epochs_completed"] == len(rows) - 1
     for name in ("best_model_path", "last_model_path"):
-        assert (trained.folder / told[name]).is_file()
+        assert Path(told[name]).is_file()
     fields = ["best_model_path", "config", "epochs_completed", "last_model_path", "metrics"]
     assert sorted(json.loads(json.dumps(told))) == [*fields, "tensorboard_url", "training_time_minutes"]
 
 
 def test_validate_only_wants_trained_weights(tmp_path):
     with pytest.raises(Refusal, match="validate_only evaluates trained weights, model is 'yolov8n.yaml'"):
-        finetune.weights("yolov8n.yaml")
+        finetune.weights("yolov8n.yaml", "", tmp_path)
     with pytest.raises(Refusal, match="do not exist"):
-        finetune.weights(str(tmp_path / "none.pt"))
+        finetune.weights(str(tmp_path / "none.pt"), "", tmp_path)
+
+
+def test_validate_only_takes_a_copy_and_the_rectangle_of_the_checkpoint(rectangles, tmp_path):
+    run = fit(
+        "yolov8n.yaml",
+        rectangles.yaml,
+        tmp_path / "run",
+        **painted.LEARNABLE | {"epochs": 1, "imgsz": [64, 96]},
+    )
+    mine = run.stops[-1]["weights"]
+    copied = finetune.weights(str(mine), "", tmp_path / "elsewhere")
+    assert copied.parent == tmp_path / "elsewhere" and copied.read_bytes() == mine.read_bytes()
+    assert finetune.tensor(copied) == [64, 96]
 
 
 def test_decay_and_paste_train_together(mixed, tmp_path):

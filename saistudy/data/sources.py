@@ -190,7 +190,8 @@ def named(profile: str, data_yaml: str) -> tuple[tree.Tree, str]:
     if not data_yaml:
         return prepare(profile, "fasdd_cv"), key(profile, "fasdd_cv")
     found = yolo.read(Path(data_yaml), Known(work(profile) / "known" / "yolo.parquet"))
-    folder = work(profile) / "trees" / f"yolo-{found.name}"
+    where = hashlib.sha256(os.path.abspath(data_yaml).encode()).hexdigest()[:8]
+    folder = work(profile) / "trees" / f"yolo-{found.name}-{where}"
     with locked(folder.with_suffix(".lock")):
         tree.build(found, folder)
     built = tree.load(folder)

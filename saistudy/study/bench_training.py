@@ -20,7 +20,7 @@ from saistudy.training.fit import fit
 
 ARMS = ("896", "1440x808", "1184x672", "1440")
 SIZES = {"h200": {"images_n": 2560, "epochs_n": 3}, "demo": {"images_n": 60, "epochs_n": 2}}
-LADDER = 16  # times the arm's batch: more than an H200 holds of YOLOv8s at 896 px, so that steps are taken
+LADDER = 8  # times the arm's batch: more than an H200 holds of YOLOv8s at 896 px, and fewer than the images
 SEEN = ["gpu_peak_gib", "gpu_reserved_gib", "shm_gib", "gpu_util", "wait_frac", "images_per_s"]
 
 
@@ -28,7 +28,7 @@ def measure(profile: str = "", images_n: int = 0, epochs_n: int = 0, work: Path 
     """A row per arm, each trained in a process of its own; on a GPU also what batch auto and the ladder do.
 
     A row: arm, imgsz [height, width] px, batch, gpu_peak_gib and gpu_reserved_gib (torch's peaks),
-    images_per_s while training (median of the epochs after the first, which warms up), wait_frac (of the
+    images_per_s while training (median of the epochs after the first, which warms up), wait_frac (of that
     time, waiting for images), gpu_util (NVML), epoch_s, note (why there are no figures). `auto`: batch, peak
     of the trial and the peak that occurred. `ladder`: the attempts of a training begun with LADDER times the
     batch.
@@ -83,6 +83,8 @@ def _arm(profile: str, arm: str, change: dict, asked: dict) -> dict:
     climbs = change.get("batch") == LADDER
     if change:
         train["batch"] = LADDER * train["batch"] if climbs else change["batch"]
+    if climbs:
+        train["nbs"] = train["batch"]  # else the weight decay would not be the one that was asked for
     kept = {"patiences": [asked["epochs_n"]], "declared": p["effective"], "oom_recovery": climbs}
     row = {"arm": arm, "imgsz": train["imgsz"], "batch": train["batch"], "note": ""}
     try:
@@ -98,6 +100,7 @@ def _figures(run) -> dict:
     rows = pd.read_csv(run.folder / "telemetry.csv")
     later = rows.iloc[1:] if len(rows) > 1 else rows
     seen = {key: run.telemetry[key] for key in SEEN} | {"images_per_s": float(later["images_per_s"].median())}
+    seen["wait_frac"] = float(later["wait_s"].sum() / later[["wait_s", "compute_s"]].sum().sum())
     seen |= {"imgsz": run.conditions["imgsz"], "batch": run.conditions["batch"]}
     found = run.cost.get("batch_found")
     return seen | {"epoch_s": rows["epoch_s"].tolist()} | ({"batch_found": found} if found else {})

@@ -97,9 +97,17 @@ def box_sizes(dataset) -> pd.DataFrame:
 
 
 def metrics_table(rows: list[dict]) -> pd.DataFrame:
-    """The metrics that a notebook shows, a column per model and test set, rounded to three digits."""
-    frame = pd.DataFrame(rows).reindex(columns=SHOWN + POINT).round(3)
-    return frame.set_index(["model", "subset"]).T.astype(object)
+    """The metrics that a notebook shows, a column per model and test set: three digits, whole counts, `-`."""
+    names = [name for name in SHOWN + POINT if name not in ("model", "subset")]
+    cells = {(row["model"], row["subset"]): [_cell(name, row.get(name)) for name in names] for row in rows}
+    frame = pd.DataFrame(cells, index=names, dtype=object)
+    return frame.rename_axis(columns=["model", "subset"])
+
+
+def _cell(name: str, value: float | None) -> float | str:
+    if value is None:
+        return "-"
+    return int(value) if name.endswith("_n") else round(value, 3)
 
 
 def retention_table(rows: list[dict]) -> pd.DataFrame:

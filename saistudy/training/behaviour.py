@@ -26,7 +26,6 @@ from ultralytics.utils import DEFAULT_CFG, SETTINGS
 from ultralytics.utils.metrics import Metric
 
 from saistudy.training import conditions, dataset, memory
-from saistudy.training.decay import layer_indices, split
 
 VERSION = ultralytics.__version__
 NAMES = {0: "fire", 1: "smoke"}
@@ -169,18 +168,6 @@ def cached_images(cache: bool) -> tuple[int, int]:
         with redirect_stdout(io.StringIO()):  # its bar
             data = YOLODataset(str(folder / "images"), data=told, imgsz=SIDE_PX, cache=cache)
         return sum(image is not None for image in data.ims), len(data)
-
-
-def layer_decay_ratio(rate: float) -> float:
-    """Learning rate of a layer as a fraction of the next one's, read from the groups of decay.split."""
-    with _painted(1) as folder:
-        trainer = _trainer(folder, {"optimizer": "AdamW"})
-        model = DetectionModel(str(folder / "tiny.yaml"), verbose=False)
-    optimizer = trainer.build_optimizer(model, name="AdamW", lr=0.001)
-    split(optimizer, model, rate)
-    layers = layer_indices(model)
-    lr = {layers[p]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    return lr[1] / lr[2]
 
 
 def trial_step(model: str, batch: int, imgsz: int) -> float:

@@ -10,7 +10,6 @@ from functools import cache
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
 
 INPUT_N, CLASSES_N, FRAMES_N = 288, 4, 100
 CHANNELS = (64, 128, 256)
@@ -90,8 +89,3 @@ def cpu_autocast_dtype() -> str:
 def adamw_betas() -> tuple[float, float]:
     """The betas of torch's AdamW when none are given."""
     return tuple(torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).defaults["betas"])
-
-
-def prefetched_batches() -> int:
-    """Batches that each worker of torch's DataLoader loads ahead when nothing is said."""
-    return DataLoader([0], num_workers=1).prefetch_factor

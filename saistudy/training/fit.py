@@ -65,7 +65,9 @@ def fit(
     """
     begins = request.refuse(weights, weights_sha256, patiences, train)
     kind = {"engine": engine, "patiences": list(patiences), "exact": exact, "declared": list(declared)}
-    asked = request.digest(begins, data, identity, train=train, llrd=llrd_rate, paste=paste, **kind)
+    asked = request.digest(
+        begins, data, identity, train=train, llrd=llrd_rate, paste=paste and paste.digest(), **kind
+    )
     run, second = Fit(Path(folder).absolute()), durable_dir and Path(durable_dir).absolute() / asked
     if finished.take_up(run, asked, second):
         if tensorboard:

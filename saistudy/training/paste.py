@@ -4,6 +4,7 @@ Edges are blended so that no detector learns the seam (Dwibedi et al., "Cut, Pas
 Box-only: what surrounds an object in its box comes along. Stock `copy_paste` does nothing on boxes (8.4.190).
 """
 
+import hashlib
 import math
 import os
 import random
@@ -42,6 +43,16 @@ class Paste:
         if not 0 < self.synthetic_ratio < math.inf:
             seen = f"synthetic_ratio is {self.synthetic_ratio}"
             raise Refusal(f"{seen}, a number above 0 was expected: change it or paste nothing.")
+
+    def digest(self) -> str:
+        """Hex sha256 over ratio, path and size of each file in the two folders, and the labels' contents."""
+        hasher = hashlib.sha256(str(self.synthetic_ratio).encode())
+        for folder in (self.backgrounds_dir, self.annotated_dir):
+            for file in sorted(file for file in Path(folder).rglob("*") if file.is_file()):
+                hasher.update(f"{file.relative_to(folder)} {file.stat().st_size}\n".encode())
+                if file.suffix == ".txt":
+                    hasher.update(file.read_bytes())
+        return hasher.hexdigest()
 
 
 class PasteDataset(RectDataset):

@@ -42,16 +42,15 @@ def adamw_betas(_: Claim, __: Ledger) -> Finding:
     return Finding(described.adamw_betas(), "torch, tried live: defaults of AdamW", why, refutes=True)
 
 
-def prefetched(_: Claim, __: Ledger) -> Finding:
-    """Batches that a worker of torch's DataLoader loads ahead by default."""
-    return Finding(
-        described.prefetched_batches(), "torch, tried live: DataLoader's default", "of each worker"
-    )
-
-
 CHECKS = {
     f.__name__: f
     for f in (
-        *(described_network, described_shapes, checkpoint_updates, cpu_autocast, adamw_betas, prefetched),
+        *(
+            described_network,
+            described_shapes,
+            checkpoint_updates,
+            cpu_autocast,
+            adamw_betas,
+        ),
     )
 }

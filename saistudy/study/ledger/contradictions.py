@@ -29,43 +29,6 @@ def said_elsewhere(claim: Claim, ledger: Ledger) -> Finding:
     return Finding(value, f"{_place(other)}: {other.claim}", "the seed against itself", within=True)
 
 
-def sum_of_parts(claim: Claim, _: Ledger) -> Finding:
-    """The sum of the parts that the same seed lists of a total."""
-    f = claim.figures()
-    how = " + ".join(f"{one:g}" for one in f.values())
-    return Finding(sum(f.values()), f"the seed's own parts: {how}", "the seed against itself", within=True)
-
-
-def reciprocal_elsewhere(claim: Claim, ledger: Ledger) -> Finding:
-    """A rate from a time that the seed gives elsewhere, or the other way round."""
-    other = _other(claim, ledger)
-    how = f"1 / {other.quantity} ({_place(other)})"
-    return Finding(1 / float(other.quantity), how, "the seed against itself; it names no size", within=True)
-
-
-def scaled_by_batch(claim: Claim, ledger: Ledger) -> Finding:
-    """Memory at this claim's batch from that at another one, in proportion; no larger batch needs less."""
-    other, f = _other(claim, ledger), claim.figures()
-    value = float(other.quantity) * f["batch"] / f["other_batch"]
-    how = f"{_place(other)}: {other.quantity} {other.unit} at batch {f['other_batch']:g}"
-    why = "in proportion to the batch, and never above the larger batch's; the seed against itself"
-    return Finding(value, how, why, low=0.0, high=float(other.quantity), within=True)
-
-
-def speedup_from_penalty(claim: Claim, ledger: Ledger) -> Finding:
-    """How many times as fast one is without a penalty in percent that the seed gives elsewhere."""
-    other = _other(claim, ledger)
-    how = f"{_place(other)}: {other.quantity} % more time on disk"
-    return Finding(1 + float(other.quantity) / 100, how, "the seed against itself", within=True)
-
-
-def penalty_from_speedup(claim: Claim, ledger: Ledger) -> Finding:
-    """The penalty in percent that a speed-up given elsewhere means."""
-    other = _other(claim, ledger)
-    how = f"{_place(other)}: {other.quantity} times as fast in memory"
-    return Finding(100 * (float(other.quantity) - 1), how, "the seed against itself", within=True)
-
-
 def share_saved(claim: Claim, ledger: Ledger) -> Finding:
     """Percent saved from one total of the seed to another."""
     late, early = _other(claim, ledger, 0), _other(claim, ledger, 1)
@@ -130,13 +93,6 @@ def table_epochs(claim: Claim, ledger: Ledger) -> Finding:
     return Finding(value if len(value) > 1 else value[0], how, "the seed against itself", within=True)
 
 
-def same_elsewhere(claim: Claim, ledger: Ledger) -> Finding:
-    """Whether two claims of the seed give one quantity."""
-    one, two = _other(claim, ledger, 0), _other(claim, ledger, 1)
-    how = f"{one.quantity} ({_place(one)}) and {two.quantity} {two.unit} ({_place(two)})"
-    return Finding(one.quantity == two.quantity, how, "the seed against itself", within=True)
-
-
 def combined_speedup(claim: Claim, ledger: Ledger) -> Finding:
     """Rate and speed-up when the gains that the seed gives for the steps on top are multiplied."""
     first, *steps = [ledger[name] for name in claim.against]
@@ -155,21 +111,11 @@ def cheapest(claim: Claim, ledger: Ledger) -> Finding:
     return Finding(min(costs, key=costs.get), how, "the seed's own table", within=True)
 
 
-def patience_needed(claim: Claim, _: Ledger) -> Finding:
-    """The smallest patience that lets a run go on so long after its best epoch."""
-    f = claim.figures()
-    least = f["epochs"] - f["best"]
-    how = f"best at epoch {f['best']:g}, {f['epochs']:g} trained"
-    return Finding(
-        least, how, "early stopping as the seed configures it", low=least, high=math.inf, within=True
-    )
-
-
 CHECKS = {
     f.__name__: f
     for f in (
-        *(said_elsewhere, sum_of_parts, reciprocal_elsewhere, scaled_by_batch, speedup_from_penalty),
-        *(penalty_from_speedup, share_saved, stage_hours, table_epochs, same_elsewhere, combined_speedup),
-        *(cheapest, patience_needed, total_hours, scaled_by_pixels),
+        *(said_elsewhere,),
+        *(share_saved, stage_hours, table_epochs, combined_speedup),
+        *(cheapest, total_hours, scaled_by_pixels),
     )
 }

@@ -62,14 +62,6 @@ def archive_gb(claim: Claim, _: Ledger) -> Finding:
     return Finding(share, how, why, low=0.0, high=fasdd.ARCHIVE_BYTES / GB)
 
 
-def memory_share(claim: Claim, ledger: Ledger) -> Finding:
-    """GB of images in /dev/shm, its capacity (not known here), and percent of the capacity that is said."""
-    found, capacity = archive_gb(claim, ledger), claim.figures()["capacity"]
-    bound = "the whole archive, an upper bound"
-    value = (found.high, None, 100 * found.high / capacity)
-    return Finding(value, found.evidence, f"{bound}; the capacity of {capacity:g} GB is the seed's")
-
-
 def images_and_loader_gb(claim: Claim, _: Ledger) -> Finding:
     """GB that images and loaders may hold in /dev/shm at most, at the size and workers of the claim."""
     f = claim.figures()
@@ -136,7 +128,7 @@ def linear_rule(_: Claim, __: Ledger) -> Finding:
     batch, rate = published.LINEAR_RULE
     exponent = math.log(rate) / math.log(batch)
     return Finding(
-        exponent, "Goyal et al. 2017, arXiv 1706.02677, section 2.1", "which the seed cites (L634)"
+        exponent, "Goyal et al. 2017, arXiv 1706.02677, section 2.1", "which the seed cites (L635)"
     )
 
 
@@ -160,7 +152,13 @@ def share_followed(claim: Claim, _: Ledger) -> Finding:
 CHECKS = {
     f.__name__: f
     for f in (
-        *(images_with_boxes, splits_with_boxes, images_without_boxes, classes, archive_gb, memory_share),
+        *(
+            images_with_boxes,
+            splits_with_boxes,
+            images_without_boxes,
+            classes,
+            archive_gb,
+        ),
         *(
             images_and_loader_gb,
             listed_lines,

@@ -8,7 +8,7 @@ from saistudy.paths import PARAMS
 from saistudy.study.ledger import published
 from saistudy.study.ledger.quantities import Finding
 from saistudy.study.ledger.rows import Claim, Ledger
-from saistudy.study.ledger.settings import PINNED, configuration, file
+from saistudy.study.ledger.settings import PINNED, configuration
 from saistudy.training import behaviour, drawn
 
 SOURCE = "the pinned Ultralytics, tried live"
@@ -96,13 +96,6 @@ def workers(claim: Claim, _: Ledger) -> Finding:
     )
 
 
-def layer_decay(_: Claim, __: Ledger) -> Finding:
-    """Learning rate of a layer as a fraction of the next one's at the configured rate."""
-    ratio = behaviour.layer_decay_ratio(file("finetune")["llrd_rate"])
-    why = "by saistudy.training.decay: stock Ultralytics has no such argument"
-    return Finding(ratio, f"{PINNED}: groups of an AdamW read back", why)
-
-
 def cpu_step(claim: Claim, _: Ledger) -> Finding:
     """Whether two training steps of the CPU tier end with a finite loss."""
     tier = yaml.safe_load((PARAMS / "tiers.yaml").read_text())["cpu"]
@@ -115,6 +108,6 @@ CHECKS = {
     f.__name__: f
     for f in (
         *(save_step, epochs_without_mosaic, csv_header, best_by_map, parameters, hsv, scale, cached),
-        *(label_folder, workers, layer_decay, cpu_step),
+        *(label_folder, workers, cpu_step),
     )
 }
