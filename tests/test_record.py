@@ -68,11 +68,15 @@ def case(stage, arm, patience):
 
 
 def test_the_family_is_the_preregistered_one():
-    base, second = case(1, "896", 30), case(2, "896", 20)
+    base = case(1, "896", 30)
+    named, single, joint = (
+        case(2, "896", 20) | {"stage2_arm": "as-meant", "handling": handling}
+        for handling in ("named", "single_cls", "joint")
+    )
     inside = [case(1, "1440", 30), case(1, "positives-only", 30), case(1, "896", 10)]
     outside = [base, case(1, "1440", 10), case(1, "as-printed", 30)]
     assert all(comparisons.confirmatory(c, base, "896") for c in inside)
     assert not any(comparisons.confirmatory(c, base, "896") for c in outside)
-    assert comparisons.confirmatory(case(2, "896", 20), second, "896") and not comparisons.confirmatory(
-        second, second, "896"
-    )
+    written = named | {"stage2_arm": "as-written"}
+    second = [comparisons.confirmatory(one, named, "896") for one in (named, single, joint, written)]
+    assert second == [False, True, False, False]

@@ -131,7 +131,9 @@ def test_killed_in_a_checkpoint_and_the_one_before_damaged(rectangles, straight,
     assert_same(straight(SQUARE), tmp_path / "damaged")
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "MuSGD"])
+@pytest.mark.parametrize(
+    "optimizer", ["SGD", pytest.param("MuSGD", marks=pytest.mark.full)]
+)  # minutes on a CPU
 def test_killed_while_the_momentum_warms_up(rectangles, straight, tmp_path, capfd, optimizer):
     """Ultralytics raises it step by step then: what is kept in the middle is no other condition."""
     kind = SQUARE | {"optimizer": optimizer, "lr0": 0.01, "warmup_epochs": 4.0}

@@ -142,7 +142,8 @@ def test_two_seeds_that_saw_one_stream_are_no_replicates(committed):
 
 def _stage2(records: list[dict], **params) -> list[dict]:
     """Records of stage 2 as they would be under other parameters, joint and fire beside the rest."""
-    found = [copy.deepcopy(r) for r in records if r["notebook"] == "stage2"]
+    meant = [r for r in records if r["notebook"] == "stage2" and comparisons.stage2_arm(r) == "as-meant"]
+    found = copy.deepcopy(meant)
     for record in found:
         seed, second = record["params"]["seed"], params.get("stage2_arm")
         record["run"] = forecast.stage2_name("896", second, seed)
@@ -150,8 +151,9 @@ def _stage2(records: list[dict], **params) -> list[dict]:
         record["retention"] = [{"model": m, "ap50_fire": f, "ap50_smoke": s} for m, f, s in kept]
         record["params"] |= params
         for part in ("metrics", "stops"):
-            extra = [m | {"model": m["model"].replace("named", "joint")} for m in record[part]]
-            record[part] += [m for m in extra if m["model"].startswith("joint")]
+            others = [m for m in record[part] if not m["model"].startswith("joint")]
+            extra = [m | {"model": m["model"].replace("named", "joint")} for m in others]
+            record[part] = others + [m for m in extra if m["model"].startswith("joint")]
     return found
 
 
@@ -207,7 +209,8 @@ def test_the_table_says_what_each_row_of_stage_2_is_and_what_it_kept(
         frame = pd.read_parquet(run / "predictions.parquet")
         named = frame[frame["model"].str.startswith("named")]
         joint = named.assign(model=named["model"].str.replace("named", "joint"))
-        pd.concat([frame, joint]).to_parquet(run / "predictions.parquet", index=False)
+        others = frame[~frame["model"].str.startswith("joint")]
+        pd.concat([others, joint]).to_parquet(run / "predictions.parquet", index=False)
     monkeypatch.setenv("SAISTUDY_RESULTS", str(tmp_path))
     frame = tables.of(profile)
     second = frame[frame["stage"] == 2]
