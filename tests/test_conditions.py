@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import optimizer as optim
 from ultralytics.data.augment import Mosaic
-from ultralytics.utils.callbacks import default_callbacks
+from ultralytics.utils.callbacks.base import default_callbacks
 
 from saistudy.paths import Refusal
 from saistudy.training import conditions, dataset
