@@ -125,20 +125,28 @@ def _staged(action: str, source: Path, target: Path, beside: tuple[int, int]) ->
 def _bench(given: argparse.Namespace) -> None:
     import json
 
-    from saistudy import hardware
+    measure, sentences = _benchmark(given.what)
+    measured = measure()
+    print(json.dumps(measured, indent=1, allow_nan=False) if given.json else sentences(measured))
 
-    hardware.pin_threads()
-    hardware.quiet()
-    from saistudy.study import bench_index, bench_staging, bench_training
 
-    measure, sentences = {
+def _benchmark(what: str) -> tuple:
+    """What measures, and what says it in words; only a training needs torch and its threads pinned."""
+    if what == "training":
+        from saistudy import hardware
+
+        hardware.pin_threads()
+        hardware.quiet()
+        from saistudy.study import bench_training
+
+        return bench_training.measure, bench_training.sentences
+    from saistudy.study import bench_index, bench_staging
+
+    return {
         "staging": (bench_staging.measure, bench_staging.sentences),
         "index": (bench_index.measure_index, bench_index.sentences),
         "tree": (bench_index.measure_tree, bench_index.sentences),
-        "training": (bench_training.measure, bench_training.sentences),
-    }[given.what]
-    measured = measure()
-    print(json.dumps(measured, indent=1, allow_nan=False) if given.json else sentences(measured))
+    }[what]
 
 
 def parser() -> argparse.ArgumentParser:

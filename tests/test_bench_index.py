@@ -1,12 +1,22 @@
 """The clocks of index and tree: both sides do the same work, the figures agree, nothing stays."""
 
+import os
 import statistics
+import subprocess
+import sys
 
 import pytest
 
 from saistudy.data import fasdd, pyrosdis, tree
 from saistudy.study import bench_index
 
+ASKED = """
+import os, sys
+from saistudy.__main__ import _benchmark
+assert all(map(callable, _benchmark(sys.argv[1])))
+assert not {"torch", "ultralytics"} & set(sys.modules), "a bench of files waits for torch"
+assert "OMP_NUM_THREADS" not in os.environ, "a bench of files has its threads pinned"
+"""
 KEYS = {"spread", "seconds", "images_per_s", "bytes", "environment"}
 
 
@@ -56,3 +66,10 @@ def test_the_plain_way_writes_the_files_of_the_tree(tmp_path):
     # The rows repeat a few pictures, yet no two have the same bytes, as in the published shards.
     assert len(set(plain.values())) == 40
     assert all(50_000 < len(data) < 200_000 for data in plain.values())
+
+
+@pytest.mark.parametrize("what", ["staging", "index", "tree"])
+def test_a_bench_of_files_needs_no_torch_and_no_pinned_threads(what):
+    free = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", ASKED, what], env=free, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
