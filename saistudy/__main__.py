@@ -54,12 +54,13 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from saistudy.study import forecast
+    from saistudy.study import forecast, planned
 
     runs = forecast.runs(given.profile, given.full)
     done = [name for name, run in runs.items() if forecast.done(given.profile, run)]
     print(f"profile {given.profile}: {len(runs)} runs, {len(done)} of them done")
     print(forecast.sentences(given.profile, given.full))
+    print("\n".join(planned.sentences(given.profile)))
     if given.ask and len(done) < len(runs):
         _agree()
 
@@ -75,9 +76,10 @@ def _agree() -> None:
 
 
 def _table(given: argparse.Namespace) -> None:
-    from saistudy.study import front, tables
+    from saistudy.study import front, planned, tables
 
     for profile in given.profile:
+        print("\n".join(planned.sentences(profile)))
         tables.write(profile, tables.of(profile))
     front.readme()
 

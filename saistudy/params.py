@@ -14,9 +14,11 @@ import yaml
 from pydantic import ValidationError
 
 from saistudy.cells import assigned, code_cells, notebook_code, package_code
-from saistudy.paths import NOTEBOOKS, ROOT, Refusal
+from saistudy.paths import NOTEBOOKS, PARAMS, ROOT, Refusal
 from saistudy.schema import MODELS
 from saistudy.wording import hint, near, number, seen, sentence
+
+PREREGISTERED = ("stage1", "stage2", "ablation")
 
 
 def _known(notebook: str | Path) -> str:
@@ -162,7 +164,8 @@ def identity(notebook: str | Path, values: dict, inputs: dict) -> str:
     """16 hex digits that change when anything that can move the run's numbers changes.
 
     They hash the values, the notebook's and the package's code without comments and layout, the
-    lock, and `inputs`: what the run reads (source keys of data, identities of earlier runs).
+    lock, `inputs`: what the run reads (source keys of data, identities of earlier runs), and the rule
+    that was fixed before, for tables refuse runs that were made under another.
 
     Raises:
         Refusal: see `validate`.
@@ -174,5 +177,7 @@ def identity(notebook: str | Path, values: dict, inputs: dict) -> str:
         "lock": hashlib.sha256((ROOT / "requirements.lock").read_bytes()).hexdigest(),
         "inputs": inputs,
     }
+    if Path(notebook).stem in PREREGISTERED:
+        what["prereg"] = hashlib.sha256((PARAMS / "prereg.yaml").read_bytes()).hexdigest()
     text = json.dumps(what, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

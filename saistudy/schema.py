@@ -67,11 +67,16 @@ class SetupShm(Notebook):
     train: Arguments
 
 
+Side = Annotated[int, Field(ge=32)]
+Tensor = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
+
+
 class _Trained(Notebook):
     arm: Name
     change: Arguments
     seed: Natural
     patiences: Patiences
+    eval_sizes: list[Tensor]
     train: Arguments
     effective: list[Effective]
     exact: bool
@@ -102,11 +107,9 @@ class Stage2(_Trained):
 
 
 class Ablation(Notebook):
-    """Parameters of `ablation`: the baseline arm and the decision rule (margin in AP)."""
+    """Parameters of `ablation`: pairs of arms beside the family, the bootstrap; prereg.yaml has the rule."""
 
-    baseline: Name
-    margin: Annotated[float, Field(ge=0)]
-    alpha: Annotated[float, Field(gt=0, lt=1)]
+    pairs: list[Annotated[list[Name], Field(min_length=2, max_length=2)]]
     resamples_n: Count
     bootstrap_seed: Natural
 

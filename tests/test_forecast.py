@@ -59,7 +59,7 @@ def edit(path, old: str, new: str):
         ),
         ("params/demo/stage2.yaml", "lr0: 0.004", "lr0: 0.002", {*STAGE2, "ablation"}),
         ("params/demo/stage2-arms/as-written.yaml", "0.002", "0.003", {*STAGE2[2:], "ablation"}),
-        ("params/demo/ablation.yaml", "margin: 0.01", "margin: 0.02", {"ablation"}),
+        ("params/demo/ablation.yaml", "resamples_n: 300", "resamples_n: 400", {"ablation"}),
         ("saistudy/study/plots.py", "figsize=(7, 3.5)", "figsize=(7, 4)", {"ablation", "claims"}),
         ("params/demo/finetune.yaml", "epochs: 4", "epochs: 5", {"finetune"}),
         ("params/claims.csv", "Batch 128 needs 10 GB", "Batch 128 takes 10 GB", {"claims"}),

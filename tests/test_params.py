@@ -19,12 +19,11 @@ from saistudy.paths import NOTEBOOKS, PARAMS, ROOT, Refusal
 
 ABLATION = {
     "profile": "demo",
-    "baseline": "imgsz-896",
-    "margin": 0.01,
-    "alpha": 0.05,
+    "pairs": [["1440x808", "1440"]],
     "resamples_n": 200,
     "bootstrap_seed": 0,
 }
+SETUP = yaml.safe_load((PARAMS / "demo" / "setup-shm.yaml").read_text())
 STAGE1 = {
     "profile": "demo",
     "arm": "imgsz-1440x808",
@@ -34,6 +33,7 @@ STAGE1 = {
     "engine": "rect",
     "dataset": "fasdd_cv",
     "patiences": [10, 30],
+    "eval_sizes": [896, [832, 1440]],
     "weights": "yolo11n.pt",
     "weights_sha256": "",
     "negatives": True,
@@ -70,7 +70,7 @@ def refusal(name: str, values: dict) -> str:
 
 def test_sound_values_pass_unchanged_and_a_whole_number_may_stand_for_a_float():
     assert params.validate("stage1", STAGE1) == STAGE1
-    assert params.validate("ablation", ABLATION | {"margin": 0})["margin"] == 0.0
+    assert params.validate("setup-shm", SETUP | {"reserve_gib": 0})["reserve_gib"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -112,15 +112,15 @@ def test_what_is_wrong_is_said_in_one_sentence(change, said):
 
 
 def test_the_float_that_yaml_reads_as_text_is_named_with_its_right_spelling():
-    margin = yaml.safe_load("margin: 1e-3")["margin"]
-    assert refusal("ablation", ABLATION | {"margin": margin}) == (
-        "ablation: margin is the text '1e-3', a number was expected: YAML reads 1e-3 as text, write 1.0e-3."
-    )
+    reserve = yaml.safe_load("reserve_gib: 1e-3")
+    said = refusal("setup-shm", SETUP | reserve)
+    assert said.startswith("setup-shm: reserve_gib is the text '1e-3', a number was expected")
+    assert said.endswith(": YAML reads 1e-3 as text, write 1.0e-3.")
 
 
 def test_a_missing_parameter_and_an_unknown_notebook_are_refused():
-    without = {name: value for name, value in ABLATION.items() if name != "alpha"}
-    assert "parameter 'alpha' is missing" in refusal("ablation", without)
+    without = {name: value for name, value in ABLATION.items() if name != "pairs"}
+    assert "parameter 'pairs' is missing" in refusal("ablation", without)
     assert refusal("ablatoin", {}) == "unknown notebook 'ablatoin'; did you mean 'ablation'?"
 
 
@@ -180,10 +180,10 @@ def shell(*sources: str) -> dict:
 
 def test_inside_a_notebook_names_come_from_the_cells_and_values_from_the_namespace(monkeypatch):
     monkeypatch.delenv("SAISTUDY_RESULTS", raising=False)
-    injected = "# Parameters\nalpha = 0.1\n"
+    injected = "# Parameters\nresamples_n = 100\n"
     check = "from saistudy import params\np = params.check('ablation', globals())\nunrelated = 1"
     namespace = shell(assignments(ABLATION), injected, check)
-    assert vars(namespace["p"]) == ABLATION | {"alpha": 0.1}
+    assert vars(namespace["p"]) == ABLATION | {"resamples_n": 100}
     # under Papermill the results of the study are meant, and nobody looks while it runs
     assert not {"SAISTUDY_RESULTS", "SAISTUDY_LIVE"} & params.os.environ.keys()
 
@@ -207,14 +207,14 @@ def test_a_kernel_without_history_is_asked_for_its_plain_values():
     ipython = InteractiveShell()
     ipython.run_cell(assignments(ABLATION), store_history=False).raise_error()
     assert vars(params.check("ablation", ipython.user_ns)) == ABLATION
-    ipython.run_cell("alhpa = 0.1", store_history=False).raise_error()
-    with pytest.raises(Refusal, match="unknown parameter 'alhpa'; did you mean 'alpha'"):
+    ipython.run_cell("piars = 0.1", store_history=False).raise_error()
+    with pytest.raises(Refusal, match="unknown parameter 'piars'; did you mean 'pairs'"):
         params.check("ablation", ipython.user_ns)
 
 
 def test_a_name_that_no_model_knows_is_refused_inside_the_notebook():
-    with pytest.raises(Refusal, match="unknown parameter 'alhpa'; did you mean 'alpha'"):
-        params.check("ablation", shell(assignments(ABLATION), "# Parameters\nalhpa = 0.1"))
+    with pytest.raises(Refusal, match="unknown parameter 'piars'; did you mean 'pairs'"):
+        params.check("ablation", shell(assignments(ABLATION), "# Parameters\npiars = 0.1"))
 
 
 def test_the_identity_ignores_looks_and_notices_what_acts(tmp_path):
@@ -227,7 +227,7 @@ def test_the_identity_ignores_looks_and_notices_what_acts(tmp_path):
     path = notebook(tmp_path, "ablation", "x = (1)", "%matplotlib inline", parameters="")
     assert params.identity(path, dict(reversed(ABLATION.items())), {"stage1": "ab"}) == same
     others = {
-        params.identity(path, ABLATION | {"alpha": 0.1}, {"stage1": "ab"}),
+        params.identity(path, ABLATION | {"pairs": []}, {"stage1": "ab"}),
         params.identity(path, ABLATION, {"stage1": "cd"}),
         params.identity(notebook(tmp_path, "ablation", "x = 2", parameters=""), ABLATION, {}),
     }

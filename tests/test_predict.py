@@ -280,7 +280,7 @@ def test_retention_is_the_ap50_of_each_class_that_a_model_has():
         ]
     )
     known = {"both": ["fire", "smoke"], "smoke": ["smoke"], "none": ["fire", "smoke"]}
-    found = score.retention(known, predictions, index, NAMES)
+    found = score.retention(known, predictions, *ground.val_and_test(index), NAMES)
     assert [row["model"] for row in found] == ["both", "smoke", "none"]
     # smoke where fire is counts as a false detection: precision 1/2 up to recall 1/2
     assert [row["ap50_smoke"] for row in found] == pytest.approx([0.5 * 51 / 101, 1.0, 0.0], abs=1e-9)
@@ -292,9 +292,47 @@ def test_retention_is_the_ap50_of_each_class_that_a_model_has():
 
 def test_retention_on_a_split_without_a_class_says_so():
     index = pd.DataFrame([index_row("t1", (1, 0.3, 0.3, 0.4, 0.4))])
-    (row,) = score.retention({"m": ["fire", "smoke"]}, FOUND.iloc[:0].assign(model="m"), index, NAMES)
+    frames = ground.val_and_test(index)
+    (row,) = score.retention({"m": ["fire", "smoke"]}, FOUND.iloc[:0].assign(model="m"), *frames, NAMES)
     assert (row["ap50_fire"], row["ap50_smoke"], row["boxes_fire_n"]) == (None, 0.0, 0)
     assert row["why"] == "no box of fire in this split"
+
+
+def test_an_image_is_seen_whose_group_has_an_image_in_another_split():
+    index = pd.DataFrame([index_row(f"i{n}") for n in range(5)])
+    index["split"] = ["train", "val", "test", "test", "val"]
+    index["group"] = ["a", "b", "a", "c", "b"]
+    _, images = ground.val_and_test(index)
+    assert images["image"].tolist() == ["i1", "i4", "i2", "i3"]
+    assert images["seen"].tolist() == [False, False, True, False]
+    test = images[images["split"] == "test"]
+    assert set(test.loc[test["seen"], "group"]) == score.seen_groups(index) & set(test["group"])
+
+
+def test_the_matrix_has_a_row_per_model_and_size_of_the_test_images_alone():
+    val = [(f.assign(split="val"), f) for f in (TRUTH, IMAGES)]
+    truth, images = (pd.concat([v.assign(image="v" + v["image"]), t]) for v, t in val)
+    good, none = FOUND.assign(model="good"), FOUND.iloc[:0].assign(model="good")
+    at = {"64x96": pd.concat([good, good.assign(image="v" + good["image"], split="val")]), "32x32": none}
+    rows = score.matrix(["good", "silent"], at, truth, images, NAMES)
+    sizes = [("good", [64, 96]), ("silent", [64, 96]), ("good", [32, 32]), ("silent", [32, 32])]
+    assert [(row["model"], row["imgsz"]) for row in rows] == sizes
+    alone = metrics.coco(TRUTH, FOUND, IMAGES, NAMES)
+    assert {key: rows[0][key] for key in score.SIZED} == {key: alone[key] for key in score.SIZED}
+    assert [row["ap50"] for row in rows[1:]] == [0.0] * 3
+
+
+def test_the_best_hundred_of_each_class_are_kept_not_of_each_image():
+    n = 150
+    rows = pd.DataFrame({"image": ["a/t1"] * 2 * n + ["b/t2"] * 3, "class": [0, 1] * n + [1] * 3})
+    rows["score"] = np.linspace(0.99, 0.02, len(rows))
+    rows[BOX] = [1.0, 2.0, 30.0, 40.0]
+    index = pd.DataFrame({"image": ["t1", "t2"], "split": "test", "group": ["g", "h"]})
+    kept = predict.label(rows.sample(frac=1, random_state=0), index)
+    assert kept.groupby(["image", "class"]).size().to_dict() == {("t1", 0): 100, ("t1", 1): 100, ("t2", 1): 3}
+    best = rows[rows["class"] == 1]["score"].head(100)
+    mine = kept[(kept["image"] == "t1") & (kept["class"] == 1)]["score"]
+    assert np.allclose(mine, best, atol=1e-6)
 
 
 def test_without_a_test_split_figures_are_those_of_val():

@@ -3,7 +3,7 @@
 import pytest
 
 from saistudy.paths import Refusal
-from saistudy.study import agreement, comparisons, record
+from saistudy.study import agreement, record
 
 PARTS = dict(
     run="896-s0", notebook="stage1", profile="demo", run_id="0" * 16, params={}, data={}, metrics=[], cost={}
@@ -61,22 +61,3 @@ def metric(ap50, boxes_n=10):
 def test_agreement_needs_the_same_data_and_a_close_figure(old, new, inside):
     kept, fresh = ([{"run": "896-s0", "metrics": [m]}] for m in (old, new))
     assert agreement.compare(fresh, kept, tolerance=0.1)["inside"].tolist() == [inside]
-
-
-def case(stage, arm, patience):
-    return {"stage": stage, "arm": arm, "patience": patience}
-
-
-def test_the_family_is_the_preregistered_one():
-    base = case(1, "896", 30)
-    named, single, joint = (
-        case(2, "896", 20) | {"stage2_arm": "as-meant", "handling": handling}
-        for handling in ("named", "single_cls", "joint")
-    )
-    inside = [case(1, "1440", 30), case(1, "positives-only", 30), case(1, "896", 10)]
-    outside = [base, case(1, "1440", 10), case(1, "as-printed", 30)]
-    assert all(comparisons.confirmatory(c, base, "896") for c in inside)
-    assert not any(comparisons.confirmatory(c, base, "896") for c in outside)
-    written = named | {"stage2_arm": "as-written"}
-    second = [comparisons.confirmatory(one, named, "896") for one in (named, single, joint, written)]
-    assert second == [False, True, False, False]

@@ -187,34 +187,36 @@ SIX = [0.01] * 6
 
 
 @pytest.mark.parametrize(
-    ("differences", "interval", "p", "expected"),
+    ("differences", "interval", "p", "p_equivalent", "expected"),
     [
-        (SIX, (0.01, 0.03), 0.03, "better"),
-        (SIX, (-0.03, -0.01), 0.03, "worse"),
+        (SIX, (0.01, 0.03), 0.03, 0.5, "better"),
+        (SIX, (-0.03, -0.01), 0.03, 0.5, "worse"),
         # p on alpha counts, just above does not, whatever the interval
-        (SIX, (0.01, 0.03), 0.05, "better"),
-        (SIX, (0.01, 0.03), 0.051, "unresolved"),
+        (SIX, (0.01, 0.03), 0.05, 0.5, "better"),
+        (SIX, (0.01, 0.03), 0.051, 0.5, "unresolved"),
         # a small p whose interval reaches 0 is not enough
-        (SIX, (-0.001, 0.03), 0.03, "unresolved"),
-        (SIX, (0.0, 0.03), 0.03, "unresolved"),
-        (SIX, (-0.01, 0.01), 0.5, "equivalent"),
-        # a bound on the margin is not inside it
-        (SIX, (-0.01, 0.02), 0.5, "unresolved"),
-        (SIX, (-0.02, 0.01), 0.5, "unresolved"),
+        (SIX, (-0.001, 0.03), 0.03, 0.5, "unresolved"),
+        (SIX, (0.0, 0.03), 0.03, 0.5, "unresolved"),
+        # the same of the other p and the margin
+        (SIX, (-0.01, 0.01), 0.5, 0.05, "equivalent"),
+        (SIX, (-0.01, 0.01), 0.5, 0.051, "unresolved"),
+        # a bound on the margin is not inside it, however small the p
+        (SIX, (-0.01, 0.02), 0.5, 0.001, "unresolved"),
+        (SIX, (-0.02, 0.01), 0.5, 0.001, "unresolved"),
         # five seeds are too few to call two arms equivalent
-        (SIX[:5], (-0.01, 0.01), 0.5, "unresolved"),
+        (SIX[:5], (-0.01, 0.01), 0.5, 0.001, "unresolved"),
         # resolved, though smaller than the margin
-        (SIX, (0.001, 0.003), 0.03, "better"),
+        (SIX, (0.001, 0.003), 0.03, 0.001, "better"),
         # no significance, but wholly inside the margin
-        (SIX, (0.001, 0.003), 0.2, "equivalent"),
-        (SIX[:1], (None, None), 1.0, "unresolved"),
-        (SIX, stats.Interval(0.02, 0.01, 0.03), 0.03, "better"),
+        (SIX, (0.001, 0.003), 0.2, 0.001, "equivalent"),
+        (SIX[:1], (None, None), 1.0, 1.0, "unresolved"),
+        (SIX, stats.Interval(0.02, 0.01, 0.03), 0.03, 0.5, "better"),
     ],
 )
-def test_verdict(differences, interval, p, expected):
-    assert stats.verdict(differences, interval, 0.02, 0.05, p) == expected
+def test_verdict(differences, interval, p, p_equivalent, expected):
+    assert stats.verdict(differences, interval, 0.02, 0.05, p, p_equivalent) == expected
 
 
 def test_verdict_refuses_a_negative_margin():
     with pytest.raises(Refusal, match="margin"):
-        stats.verdict(SIX, (0.0, 0.1), -0.01, 0.05, 0.5)
+        stats.verdict(SIX, (0.0, 0.1), -0.01, 0.05, 0.5, 0.5)

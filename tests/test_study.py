@@ -5,14 +5,16 @@ import json
 import shutil
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from saistudy import params
+from saistudy.__main__ import main
 from saistudy.evaluation import cocoeval
-from saistudy.paths import PARAMS, ROOT, Refusal
-from saistudy.study import agreement, comparisons, forecast, tables
-from saistudy.study.record import read_frame, read_records
+from saistudy.paths import ROOT, Refusal
+from saistudy.study import agreement, comparisons, forecast, prereg, tables
+from saistudy.study.record import predicted, read_records
+from saistudy.study.saved import read_frame
 
 PROFILES = [p for p in ("demo", "mini", "h200") if agreement.committed(p)]
 
@@ -44,10 +46,11 @@ def test_every_committed_metric_recomputes_from_the_committed_predictions(commit
     profile, _ = committed
     for record in read_records(profile):
         names = {int(key): value for key, value in record["data"]["names"].items()}
-        frames = [read_frame(profile, record["run"], n) for n in ("truth", "predictions", "images")]
-        truth, predictions, images = (f[f["split"] == "test"].reset_index(drop=True) for f in frames)
+        frames = [read_frame(profile, record["run"], n) for n in ("truth", "images")]
+        truth, images = (f[f["split"] == "test"].reset_index(drop=True) for f in frames)
         for model in {metric["model"] for metric in record["metrics"]}:
-            mine = predictions[predictions["model"] == model].reset_index(drop=True)
+            found = predicted(profile, record["run"], model)
+            mine = found[found["split"] == "test"].reset_index(drop=True)
             again = cocoeval.coco(truth, mine, images, names)
             kept = comparisons.metric(record, model)
             for key in ("ap50", "ap50_95", "ap_small", "images_n", "boxes_n"):
@@ -59,8 +62,10 @@ def test_the_table_covers_arms_patiences_and_class_handlings(committed):
     table = pd.read_csv(folder / "table.csv")
     stage1 = table[table["stage"] == 1]
     assert set(table["profile"]) == {profile}
-    assert {"896", "1440", "1440x808", "1184x672"} >= set(stage1["arm"]) or profile == "h200"
-    assert all(len(rows) == 2 for _, rows in stage1.groupby("arm"))
+    plan = forecast.study(profile)
+    trained = {r["params"]["arm"] for r in read_records(profile)}
+    assert set(plan["arms"]) <= trained or profile == "h200"
+    assert stage1["arm"].value_counts().to_dict() == dict.fromkeys(trained, 2) | {"896, other seeds": 1}
     handlings = set(table.loc[table["stage"] == 2, "handling"])
     assert {"named", "single_cls"} <= handlings <= {"named", "single_cls", "joint"}
 
@@ -98,8 +103,8 @@ def test_the_demo_learns_and_shows_both_ends_of_patience(committed):
     if profile != "demo":
         pytest.skip("a promise of the demo only")
     table = pd.read_csv(folder / "table.csv")
-    longest = table[(table["stage"] == 1) & (table["patience"] == table["patience"].max())]
-    assert (longest["ap50"] > 0.05).all()
+    grid = table[(table["stage"] == 1) & table["arm"].isin(forecast.study(profile)["arms"])]
+    assert (grid.loc[grid["patience"] == grid["patience"].max(), "ap50"] > 0.05).all()
     stops = [
         s["stopped_early"] for r in read_records("demo") if r["notebook"] == "stage1" for s in r["stops"]
     ]
@@ -123,7 +128,7 @@ def test_a_run_whose_size_was_cut_is_another_experiment(committed):
     found = comparisons.cases(records, "896")
     cut = [case for case in found if case["arm"] == "1440, cut to 1056x1056"]
     assert len(cut) == len(run["params"]["patiences"]) and all(case["runs"] == [run] for case in cut)
-    assert not any(comparisons.confirmatory(case, found[0], "896") for case in cut)
+    assert not any(comparisons.confirmatory(case, found[0], prereg.read()) for case in cut)
     whole = [case for case in found if case["arm"] == "1440"]
     assert whole and all(run not in case["runs"] for case in whole)
 
@@ -171,23 +176,13 @@ def test_every_row_of_stage_2_is_compared_with_the_named_class_as_meant(with_arm
     found = comparisons.cases(with_arms, "896")
     second = [case for case in found if case["stage"] == 2]
     rows = [(case["stage2_arm"], case["handling"]) for case in second]
-    meant = [("as-meant", handling) for handling in ("named", "single_cls", "joint")]
+    meant = [("as-meant", handling) for handling in ("named", "named", "single_cls", "joint")]
     assert rows == [*meant, ("as-written", "named")]
+    longest, shorter, *others = (case["patience"] for case in second)
+    assert shorter < longest and set(others) == {longest}
     assert all(comparisons.base_of(case, found, "896") is second[0] for case in second)
-    family = [case for case in second if comparisons.confirmatory(case, second[0], "896")]
-    assert family == [second[1]]
-
-
-def test_the_preregistered_family_of_the_study_has_six_comparisons():
-    """Arms, patiences and handlings as the full grid of h200 runs them."""
-    plan = forecast.study("h200")
-    grid, handlings = plan["full"]["arms"], ["named", "single_cls", "joint"]
-    found = [{"stage": 1, "arm": arm, "patience": p} for arm in grid for p in (30, 10)]
-    found += [{"stage": 2, "arm": "896", "stage2_arm": "as-meant", "handling": h} for h in handlings]
-    found += [{"stage": 2, "arm": "896", "stage2_arm": "as-written", "handling": "named"}]
-    bases = [comparisons.base_of(case, found, "896") for case in found]
-    pairs = zip(found, bases, strict=True)
-    assert sum(comparisons.confirmatory(case, base, "896") for case, base in pairs) == 6
+    family = [case for case in second if comparisons.confirmatory(case, second[0], prereg.read())]
+    assert family == [second[2]]
 
 
 def test_without_the_base_of_stage_2_there_is_no_comparison(with_arms):
@@ -206,30 +201,29 @@ def test_the_table_says_what_each_row_of_stage_2_is_and_what_it_kept(
         run = tmp_path / profile / record["run"]
         shutil.copytree(folder / f"stage2-896-s{record['params']['seed']}", run, dirs_exist_ok=True)
         (run / "record.json").write_text(json.dumps(record))
-        frame = pd.read_parquet(run / "predictions.parquet")
-        named = frame[frame["model"].str.startswith("named")]
-        joint = named.assign(model=named["model"].str.replace("named", "joint"))
-        others = frame[~frame["model"].str.startswith("joint")]
-        pd.concat([others, joint]).to_parquet(run / "predictions.parquet", index=False)
+        for path in (run / "predictions").glob("named-*"):
+            shutil.copy(path, path.with_name(path.name.replace("named", "joint")))
     monkeypatch.setenv("SAISTUDY_RESULTS", str(tmp_path))
     frame = tables.of(profile)
     second = frame[frame["stage"] == 2]
     assert second["question"].tolist() == [
         "stage 2 with names {0: smoke}",
+        "stage 2 with names {0: smoke}",
         "stage 2 with single_cls: True",
         "stage 2 with both classes, on FASDD's train images too",
         "stage 2 with names {0: smoke}; what then?",
     ]
-    # the mean over seeds 0 and 1
-    assert second["fasdd_ap50_fire"].fillna(-1).tolist() == pytest.approx([-1, -1, 0.5, -1])
-    assert second["fasdd_ap50_smoke"].tolist() == pytest.approx([0.2, 0.1, 0.3, 0.2])
-    # these two are the named model itself, and outside the family
-    assert second["delta"].tolist()[2:] == [0.0, 0.0] and second["verdict"].isna().tolist()[2:] == [True] * 2
-    rows = [line.split(" | ") for line in tables.markdown(frame).splitlines()[-4:]]
+    # the mean over seeds 0 and 1; what a shorter patience kept of stage 1 was not tested
+    fire, smoke = (second[f"fasdd_ap50_{word}"].fillna(-1).tolist() for word in ("fire", "smoke"))
+    assert fire == pytest.approx([-1, -1, -1, 0.5, -1]) and smoke == pytest.approx([0.2, -1, 0.1, 0.3, 0.2])
+    # the last two are the named model itself; only single_cls is in the family
+    assert second["delta"].tolist()[3:] == [0.0, 0.0]
+    assert second["verdict"].isna().tolist() == [True, True, False, True, True]
+    rows = [line.split(" | ") for line in tables.markdown(frame).splitlines()[-5:]]
     kept = tables.markdown(frame).splitlines()[2].split(" | ").index("FASDD AP50 fire / smoke")
-    assert [row[kept] for row in rows] == ["- / 0.200", "- / 0.100", "0.500 / 0.300", "- / 0.200"]
-    assert [row[1] for row in rows] == ["stage 2 from 896"] * 3 + ["stage 2 as-written from 896"]
-    assert [row[-4] for row in rows][2:] == ["n=2 not in the family"] * 2
+    assert [row[kept] for row in rows] == ["- / 0.200", "-", "- / 0.100", "0.500 / 0.300", "- / 0.200"]
+    assert [row[1] for row in rows] == ["stage 2 from 896"] * 4 + ["stage 2 as-written from 896"]
+    assert [row[-4] for row in rows][3:] == ["n=2 not in the family"] * 2
 
 
 def test_the_first_stage_shows_its_own_figures_by_class(committed):
@@ -241,9 +235,72 @@ def test_the_first_stage_shows_its_own_figures_by_class(committed):
     assert both.tolist() == pytest.approx(first["ap50"].tolist(), abs=1e-9)
 
 
-def test_the_family_is_one_that_eight_seeds_can_support():
-    """Six comparisons of eight pairs: 6 x 2 / 2^8 = 0.047, one more would not do."""
-    values = params.read("ablation", [PARAMS / "h200" / "ablation.yaml"], {})
-    prereg = (PARAMS / "prereg.yaml").read_text()
-    assert f"margin: {values['margin']}" in prereg and f"alpha: {values['alpha']}" in prereg
-    assert 6 * 2 / 2**8 <= values["alpha"] < 7 * 2 / 2**8
+def _ap50(records: list[dict], run: str) -> float:
+    """AP50 of a run at its longest patience, as its record says."""
+    record = next(r for r in records if r["run"] == run)
+    return comparisons.metric(record, f"patience-{comparisons.longest(record)}")["ap50"]
+
+
+def test_the_noise_floor_is_one_seed_of_the_baseline_against_another(committed):
+    profile, folder = committed
+    table, records = pd.read_csv(folder / "table.csv"), read_records(profile)
+    floor = table[table["arm"] == "896, other seeds"].iloc[0]
+    assert floor["runs_n"] == 1 and pd.isna(floor["verdict"])
+    assert floor["delta"] == pytest.approx(_ap50(records, "896-s1") - _ap50(records, "896-s0"), abs=1e-6)
+    assert floor["delta_low"] < floor["delta_high"]
+    assert "not in the family" in (folder / "table.md").read_text().split("the noise floor")[1].split("\n")[0]
+
+
+@pytest.fixture
+def again(committed, tmp_path, monkeypatch):
+    """The committed results with one seed of the baseline once more, as the arm `again`."""
+    profile, folder = committed
+    shutil.copytree(folder, tmp_path / profile)
+    for other in (tmp_path / profile).glob("again-s*"):
+        shutil.rmtree(other)
+    shutil.copytree(folder / "896-s0", tmp_path / profile / "again-s0")
+    path = tmp_path / profile / "again-s0" / "record.json"
+    record = json.loads(path.read_text())
+    record["run"], record["params"]["arm"], record["params"]["change"] = "again-s0", "again", {}
+    path.write_text(json.dumps(record))
+    monkeypatch.setenv("SAISTUDY_RESULTS", str(tmp_path))
+    return profile
+
+
+def test_the_same_seed_once_more_has_a_row_outside_the_family(again):
+    frame = tables.rows(again, resamples_n=20, bootstrap_seed=0)
+    row = frame[frame["arm"] == "again"].iloc[0]
+    assert (row["delta"], row["delta_low"], row["delta_high"], row["runs_n"]) == (0, 0, 0, 1)
+    assert pd.isna(row["verdict"]) and row["holds_fixed"].startswith("pixels, scale, epochs")
+
+
+def test_pairs_are_compared_with_each_other_where_both_were_run(again):
+    wanted = [["1440x808", "1440"], ["1440x808", "again"], ["1440", "epochs-1000"]]
+    frame, records = tables.pairs(again, wanted, resamples_n=20, bootstrap_seed=0), read_records(again)
+    assert frame[["arm", "against"]].to_numpy().tolist() == wanted[:2]
+    seeds = sorted({r["params"]["seed"] for r in records})
+    by_seed = [_ap50(records, f"1440x808-s{s}") - _ap50(records, f"1440-s{s}") for s in seeds]
+    once = _ap50(records, "1440x808-s0") - _ap50(records, "896-s0")
+    assert frame["delta"].tolist() == pytest.approx([np.mean(by_seed), once])
+    assert frame["seeds_n"].tolist() == [len(seeds), 1]
+    assert "verdict" not in frame and (frame["delta_low"] < frame["delta_high"]).all()
+
+
+@pytest.mark.parametrize(
+    ("under", "said"), [("0" * 64, "under the rule 0{12}, but"), (None, "before records")]
+)
+def test_a_table_refuses_records_of_another_rule(again, tmp_path, under, said):
+    path = tmp_path / again / "1440-s1" / "record.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"prereg_sha256": under}))
+    for table in (tables.of, lambda profile: tables.pairs(profile, [], 20, 0)):
+        with pytest.raises(Refusal, match=f"1440-s1 was made {said}"):
+            table(again)
+
+
+def test_without_a_record_the_command_still_says_what_the_plan_can_show(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SAISTUDY_RESULTS", str(tmp_path))
+    assert main(["table", "h200"]) == 2
+    told = capsys.readouterr()
+    assert "h200: 3 of the 6 comparisons" in told.out and "h200, full grid: 6 of the 6" in told.out
+    assert "no record of a training" in told.err

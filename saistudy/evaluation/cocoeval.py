@@ -35,7 +35,13 @@ def coco(
         Refusal: a box of an image that is not in `images` or of a class that is not in `classes`,
             an image twice, several models, a value that is not finite.
     """
-    evaluation = evaluated(truth, predictions, images, classes)
+    return figures(evaluated(truth, predictions, images, classes), truth, images, classes)
+
+
+def figures(
+    evaluation: COCOeval_faster, truth: pd.DataFrame, images: pd.DataFrame, classes: Mapping[int, str]
+) -> dict:
+    """What `coco` returns, of a finished evaluation at COCO's overlaps and bins."""
     areas = evaluation.params.areaRngLbl
     return {
         "ap50": ap(evaluation, areas.index("all"), iou=0),

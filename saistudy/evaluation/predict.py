@@ -10,7 +10,8 @@ from saistudy.paths import Refusal
 from saistudy.training.rect import RectValidator, pin_torch, tensor_hw
 
 CONF_MIN = 0.01  # below it a detection moves no operating point; AP50 changes in the fourth digit
-MAX_DET = 100  # COCO's limit of detections an image
+PER_CLASS_MAX = 100  # COCO's limit of detections an image and class (pycocotools, maxDets)
+MAX_DET = 30_000  # Ultralytics cuts an image's classes together: at its max_nms nothing is cut before us
 ITEM, SMOKE = "item", "smoke"  # what `single_cls` calls the class of a model, and what it was trained as
 
 
@@ -28,7 +29,7 @@ def predict(weights, tree, split: str, imgsz, batch: int, device: str, folder: P
     Returns:
         Columns image, split, group, class (int, of the tree's table), score (0 to 1), x1, y1, x2, y2 (pixels
         of the original image), after stock non-maximum suppression (IoU .7, several labels a box), score >=
-        CONF_MIN. Classes that the tree lacks are left out.
+        CONF_MIN, the best PER_CLASS_MAX of an image and class. Classes that the tree lacks are left out.
 
     Raises:
         Refusal: the model has no class of the tree.
@@ -103,7 +104,21 @@ def label(rows: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
     rows = rows.merge(index[["image", "split", "group"]], on="image", how="left", validate="many_to_one")
     rows = rows.astype({"score": "float32", **dict.fromkeys(BOX, "float32")})
     ordered = rows.sort_values(["image", "score"], ascending=[True, False], kind="stable")
+    ordered = ordered[ordered.groupby(["image", "class"]).cumcount() < PER_CLASS_MAX]
     return ordered[["image", "split", "group", "class", "score", *BOX]].reset_index(drop=True)
+
+
+def tensor_name(imgsz) -> str:
+    """What an evaluation size is called in file names: `96x160`, height x width in pixels."""
+    return "{}x{}".format(*tensor_hw(imgsz))
+
+
+def at_sizes(
+    models: dict[str, Path], tree, sizes: list, batch: int, device: str, folder: Path
+) -> dict[str, pd.DataFrame]:
+    """Detections on test at each evaluation size, by `tensor_name`; columns as `predict_models` has them."""
+    how = (batch, device, folder)
+    return {tensor_name(size): predict_models(models, tree, size, *how, splits=["test"]) for size in sizes}
 
 
 def predict_models(

@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from saistudy.evaluation import alarms, events, metrics, sizes
-from saistudy.evaluation import truth as ground
+from saistudy.evaluation import alarms, cocoeval, events, metrics, sizes
 
 PUBLISHED, DISJOINT = "published", "group-disjoint"
 
@@ -59,14 +58,43 @@ def _row(predictions, truth, test, names: dict[int, str], cut: float) -> dict:
     mine, boxes = _of(predictions, test), _of(truth, test)
     matches = metrics.match(boxes, mine, test)
     images = metrics.image_rates(boxes, mine, test, cut)
+    frames = boxes, mine, test, names
+    evaluation = cocoeval.evaluated(*frames)
     return (
         counts
-        | metrics.coco(boxes, mine, test, names)
-        | sizes.loose(boxes, mine, test, names)
-        | {"ap_by_size": sizes.by_size(boxes, mine, test, names)}
+        | cocoeval.figures(evaluation, boxes, test, names)
+        | sizes.loose(*frames)
+        | {"ap_by_size": sizes.by_pixels(evaluation, boxes) + sizes.by_shares(*frames)}
         | metrics.prf(matches, boxes, cut)
         | {f"image_{key}": value for key, value in images.items()}
     )
+
+
+def matrix(models, detections, truth, images, names: dict[int, str]) -> list[dict]:
+    """Each model at each evaluation size: what it finds where it is tested at another size than its own.
+
+    Args:
+        models: names of the models.
+        detections: `predict.tensor_name` to the predictions at that size, with a column `model`.
+        truth, images: of val and test; only test counts. No threshold, for that would need val at each size.
+
+    Returns:
+        Rows model, imgsz ([height, width], pixels), images_n, boxes_n, ap50, ap50_95, ap_small, ap_medium,
+        ap_large (fractions, None without such a box) and boxes_small_n.
+    """
+    test = images[images["split"] == "test"].reset_index(drop=True)
+    boxes = _of(truth, test)
+    found = []
+    for tensor, frame in detections.items():
+        imgsz = [int(side) for side in tensor.split("x")]
+        for model in models:
+            mine = _of(frame[frame["model"] == model], test)
+            told = metrics.coco(boxes, mine, test, names)
+            found.append({"model": model, "imgsz": imgsz, **{key: told[key] for key in SIZED}})
+    return found
+
+
+SIZED = ("images_n", "boxes_n", "ap50", "ap50_95", "ap_small", "ap_medium", "ap_large", "boxes_small_n")
 
 
 def operation(predictions, truth, images, cut: float, frames_per_day: float, budgets) -> list[dict]:
@@ -103,26 +131,27 @@ def differences(mine, base, truth, test, weights: np.ndarray) -> np.ndarray:
     return ap[0] - ap[1]
 
 
-def retention(models: dict[str, list[str]], predictions, index: pd.DataFrame, names: dict[int, str]) -> list:
+def retention(models: dict[str, list[str]], predictions, truth, images, names: dict[int, str]) -> list:
     """AP50 by class of each model on the test split of stage 1: what fine-tuning kept of it.
 
     Args:
         models: model to the classes that it can output (`predict.classes`); one without a single detection
             gets its row too.
-        predictions: of `predict.predict_models` on the test split.
-        index, names: rows and class table of the tree.
+        predictions: on the test split, with a column `model`.
+        truth, images: of stage 1; only test counts. names: its class table.
 
     Returns:
         Rows model, images_n, and of each class ap50_<class> and boxes_<class>_n. An AP50 that cannot be is
         None, and `why` says so in words.
     """
-    images, truth = ground.images(index, "test"), ground.truth(index, "test")
+    test = images[images["split"] == "test"].reset_index(drop=True)
+    boxes = _of(truth, test)
     found = []
     for model, known in models.items():
-        mine = predictions[predictions["model"] == model].reset_index(drop=True)
-        ap50 = metrics.coco(truth, mine, images, names)["ap50_by_class"]
-        boxes_n = {word: int((truth["class"] == number).sum()) for number, word in names.items()}
-        found.append({"model": model, "images_n": len(images), **_kept(ap50, boxes_n, known)})
+        mine = _of(predictions[predictions["model"] == model], test)
+        ap50 = metrics.coco(boxes, mine, test, names)["ap50_by_class"]
+        boxes_n = {word: int((boxes["class"] == number).sum()) for number, word in names.items()}
+        found.append({"model": model, "images_n": len(test), **_kept(ap50, boxes_n, known)})
     return found
 
 

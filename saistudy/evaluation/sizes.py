@@ -53,10 +53,22 @@ def by_size(
         Refusal: as `cocoeval.coco`.
     """
     frames = truth, predictions, images, classes
-    pixels, steps = list(cocoeval.SIZES.values()), list(zip(SHARES[:-1], SHARES[1:], strict=True))
-    by_pixel, by_share = cocoeval.evaluated(*frames), cocoeval.evaluated(*frames, bins=steps, share=True)
-    rows = _rows("area_px2", pixels, cocoeval.area(truth), by_pixel, first=1)  # COCO's first bin is "all"
-    return rows + _rows("area_frac", steps, cocoeval.shares(truth, images), by_share, first=0)
+    return by_pixels(cocoeval.evaluated(*frames), truth) + by_shares(*frames)
+
+
+def by_pixels(evaluation, truth: pd.DataFrame) -> list[dict]:
+    """The rows of `by_size` in COCO's bins of pixels, of a finished evaluation in them."""
+    bins = list(cocoeval.SIZES.values())
+    return _rows("area_px2", bins, cocoeval.area(truth), evaluation, first=1)  # COCO's first bin is "all"
+
+
+def by_shares(
+    truth: pd.DataFrame, predictions: pd.DataFrame, images: pd.DataFrame, classes: Mapping[int, str]
+) -> list[dict]:
+    """The rows of `by_size` in bins of the share of the image."""
+    bins = list(zip(SHARES[:-1], SHARES[1:], strict=True))
+    evaluation = cocoeval.evaluated(truth, predictions, images, classes, bins=bins, share=True)
+    return _rows("area_frac", bins, cocoeval.shares(truth, images), evaluation, first=0)
 
 
 def _rows(measure: str, bins: list[tuple], sizes, evaluation, first: int) -> list[dict]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from saistudy.paths import Refusal
 
@@ -86,8 +86,8 @@ def interval(
         return None, None
     tail = (1 - level) / 2
     if math.isfinite(groups_n):
-        widened = math.sqrt(groups_n / (groups_n - 1)) * stats.t.ppf(tail, groups_n - 1)
-        tail = stats.norm.cdf(widened)
+        widened = math.sqrt(groups_n / (groups_n - 1)) * special.stdtrit(groups_n - 1, tail)
+        tail = float(special.ndtr(widened))
     low, high = np.quantile(seen, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -103,7 +103,7 @@ def seed_interval(differences: Sequence[float], level: float = 0.95) -> Interval
     d = _differences(differences)
     if len(d) < 2:
         return Interval(float(d[0]), None, None)
-    half = stats.t.ppf((1 + level) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
+    half = special.stdtrit(len(d) - 1, (1 + level) / 2) * d.std(ddof=1) / np.sqrt(len(d))
     return Interval(float(d.mean()), float(d.mean() - half), float(d.mean() + half))
 
 
@@ -164,13 +164,13 @@ def verdict(
     margin: float,
     alpha: float,
     p_adjusted: float,
+    p_equivalent: float,
 ) -> Verdict:
     """What may be said of an arm against the baseline: one of four words.
 
     "better" or "worse": p_adjusted <= alpha and the interval lies wholly above or below 0.
-    "equivalent": otherwise, if the whole interval lies strictly inside -margin..margin and there
-    are at least `SEEDS_MIN` seeds (two one-sided tests by the interval, Schuirmann 1987). With a 95 %
-    interval it is wrong in at most 2.5 % of comparisons; unlike the p it is not adjusted for the family.
+    "equivalent": otherwise, if p_equivalent <= alpha, the whole interval lies strictly inside
+    -margin..margin and there are at least `SEEDS_MIN` seeds.
     "unresolved": otherwise.
     A difference that is resolved but smaller than the margin is "better" or "worse": the interval
     printed beside it says how little.
@@ -179,8 +179,10 @@ def verdict(
         differences: arm minus baseline, one a seed, higher is better.
         interval: (low, high) of their mean, or the whole `Interval`; None where there is none.
         margin: smallest difference that matters, in the same unit, set before the run.
-        alpha: error rate of the family, set before the run.
-        p_adjusted: sign-flip p of these differences after `holm` over the family.
+        alpha: error rate of the family, set before the run; of "better" and "worse", and once more of
+            "equivalent".
+        p_adjusted: p of no difference (`layers.p_value`) after `holm` over the family.
+        p_equivalent: p of a difference that matters (`layers.p_equivalent`) after `holm` over the family.
 
     Raises:
         Refusal: a negative margin.
@@ -193,7 +195,7 @@ def verdict(
     if p_adjusted <= alpha and (low > 0 or high < 0):
         return "better" if low > 0 else "worse"
     inside = -margin < low and high < margin and len(differences) >= SEEDS_MIN
-    return "equivalent" if inside else "unresolved"
+    return "equivalent" if inside and p_equivalent <= alpha else "unresolved"
 
 
 def _differences(differences: Sequence[float]) -> np.ndarray:

@@ -41,9 +41,15 @@ def times(images: pd.Series) -> pd.Series:
 
 
 def val_and_test(index: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ground truth and images of val and test, in the order of `predict_models`."""
+    """Ground truth and images of val and test, in the order of `predict_models`.
+
+    The images have a column `seen`: whether their group has an image in another split, so that whoever has
+    no index can still tell which test images are group-disjoint.
+    """
     splits = ("val", "test")
+    both = pd.concat([images(index, s) for s in splits], ignore_index=True)
+    sides = index.groupby("group")["split"].nunique()
     return (
         pd.concat([truth(index, s) for s in splits], ignore_index=True),
-        pd.concat([images(index, s) for s in splits], ignore_index=True),
+        both.assign(seen=both["group"].map(sides).fillna(1).to_numpy() > 1),
     )

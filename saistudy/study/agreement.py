@@ -1,67 +1,117 @@
-"""Whether fresh results lie inside the tolerance of the committed ones."""
+"""Whether fresh results lie inside the band of the committed ones: `results/<profile>/expected.json`."""
 
 import json
-import subprocess
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
+from scipy import stats
 
-from saistudy.paths import PARAMS, ROOT, Refusal
+from saistudy.paths import PARAMS, ROOT, Refusal, write_json
 from saistudy.study.record import read_records
 
-
-def committed(profile: str) -> list[dict]:
-    """Records of a profile's trainings in the last commit; empty outside git or where none is committed."""
-    folder = f"results/{profile}"
-    names = _git("ls-tree", "-r", "--name-only", "HEAD", folder).split()
-    paths = [name for name in names if name.endswith("/record.json")]
-    records = [json.loads(_git("show", f"HEAD:{path}")) for path in paths]
-    return [r for r in records if r["notebook"] in ("stage1", "stage2")]
+NAME = "expected.json"
+SEEDS_MIN = 3  # for a band of one more seed: with two, Student's t is 12.7
+COUNTS = ("images_n", "groups_n", "boxes_n")
 
 
-def _git(*words: str) -> str:
-    """Output of git in the project, empty when it fails."""
-    told = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
-    return told.stdout if told.returncode == 0 else ""
+def path_of(profile: str, root: Path = ROOT) -> Path:
+    """The committed band of a profile; a study that writes its results elsewhere is compared with it, too."""
+    return root / "results" / profile / NAME
 
 
-def compare(fresh: list[dict], kept: list[dict], tolerance: float) -> pd.DataFrame:
-    """AP50 of every run, model and test set that both have: run, model, subset, committed, now, inside.
+def expected(records: list[dict], tolerance: float) -> dict:
+    """The band of AP50 in which a rerun of each run is expected, and in which a further seed of its arm is.
 
-    A run whose counts of images or boxes differ is outside whatever its AP50: it was other data.
+    Args:
+        records: of one profile's trainings.
+        tolerance: largest difference between two executions of one run that counts as the same.
+
+    Returns:
+        tolerance; runs: run, model, subset, counts, written (of the record), ap50, low, high; seeds: a row
+        per arm, model and test set with three seeds or more: its mean +- t(.975, n - 1) s sqrt(1 + 1/n),
+        where one more seed lies in 95 of 100 cases (Student's prediction interval), and never less than the
+        tolerance.
     """
-    before = {_key(r, m): m for r in kept for m in r["metrics"]}
+    runs = [_run(record, row, tolerance) for record in records for row in record["metrics"]]
+    groups: dict[tuple, list] = {}
+    for record in records:
+        for row in record["metrics"]:
+            groups.setdefault((_arm(record), row["model"], row["subset"]), []).append(row["ap50"])
+    seeds = [_seeds(key, values, tolerance) for key, values in sorted(groups.items())]
+    return {"tolerance": tolerance, "runs": runs, "seeds": [row for row in seeds if row]}
+
+
+def _run(record: dict, row: dict, tolerance: float) -> dict:
+    band = dict.fromkeys(("low", "high"))
+    if row["ap50"] is not None:
+        band = {"low": row["ap50"] - tolerance, "high": row["ap50"] + tolerance}
+    told = {"run": record["run"], "written": record["written"], "ap50": row["ap50"]}
+    return told | {key: row.get(key) for key in ("model", "subset", *COUNTS)} | band
+
+
+def _arm(record: dict) -> str:
+    """A run's name without its seed."""
+    return record["run"].rpartition("-s")[0]
+
+
+def _seeds(key: tuple, values: list, tolerance: float) -> dict | None:
+    n = len(values)
+    if n < SEEDS_MIN or None in values:
+        return None
+    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
+    mean, half = float(np.mean(values)), max(float(half), tolerance)
+    named = dict(zip(("arm", "model", "subset"), key, strict=True))
+    return named | {"seeds_n": n, "mean": mean, "low": mean - half, "high": mean + half}
+
+
+def compare(fresh: list[dict], band: dict) -> pd.DataFrame:
+    """AP50 of every run, model and test set beside its band: run, model, subset, low, high, now, inside.
+
+    A run whose counts of images or boxes differ is outside whatever its AP50: it was other data. A seed
+    that the band does not know is held to the band of its arm; rows without a band are left out.
+    """
+    runs = {(row["run"], row["model"], row["subset"]): row for row in band["runs"]}
+    arms = {(row["arm"], row["model"], row["subset"]): row for row in band["seeds"]}
     rows = []
     for record in fresh:
-        for metric in record["metrics"]:
-            old = before.get(_key(record, metric))
-            if old is not None:
-                rows.append(_row(record, metric, old, tolerance))
-    return pd.DataFrame(rows, columns=["run", "model", "subset", "committed", "now", "inside"])
+        for row in record["metrics"]:
+            rest = row["model"], row["subset"]
+            told = runs.get((record["run"], *rest)) or arms.get((_arm(record), *rest))
+            if told is not None:
+                rows.append(_compared(record, row, told))
+    return pd.DataFrame(rows, columns=["run", "model", "subset", "low", "high", "now", "inside"])
 
 
-def _key(record: dict, metric: dict) -> tuple:
-    return record["run"], metric["model"], metric["subset"]
-
-
-def _row(record: dict, metric: dict, old: dict, tolerance: float) -> dict:
+def _compared(record: dict, row: dict, told: dict) -> dict:
     """One comparison; two missing values agree, one missing value does not."""
-    same_data = all(metric.get(k) == old.get(k) for k in ("images_n", "groups_n", "boxes_n"))
-    pair = (old["ap50"], metric["ap50"])
-    close = pair[0] == pair[1] if None in pair else abs(pair[0] - pair[1]) <= tolerance
-    return {
-        "run": record["run"],
-        "model": metric["model"],
-        "subset": metric["subset"],
-        "committed": old["ap50"],
-        "now": metric["ap50"],
-        "inside": same_data and close,
-    }
+    same_data = all(row.get(key) == told[key] for key in COUNTS if key in told)
+    bounds = told["low"], told["high"]
+    close = row["ap50"] is None if None in bounds else row["ap50"] is not None and _in(row["ap50"], *bounds)
+    named = {"run": record["run"], "model": row["model"], "subset": row["subset"]}
+    return named | {"low": bounds[0], "high": bounds[1], "now": row["ap50"], "inside": same_data and close}
+
+
+def _in(value: float, low: float, high: float) -> bool:
+    rounding = 1e-12  # low and high are sums
+    return low - rounding <= value <= high + rounding
 
 
 def tolerance_of(profile: str) -> float:
     """Largest difference in AP50 between two executions of one run that counts as the same (study.yaml)."""
     return yaml.safe_load((PARAMS / profile / "study.yaml").read_text())["tolerance"]["ap50"]
+
+
+def read(profile: str, root: Path = ROOT) -> dict | None:
+    """The committed band; None where there is none yet."""
+    path = path_of(profile, root)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write(profile: str) -> None:
+    """Hold the results at hand as what a rerun is expected to give."""
+    write_json(path_of(profile), expected(read_records(profile), tolerance_of(profile)))
 
 
 def sentence(profile: str) -> str:
@@ -70,14 +120,15 @@ def sentence(profile: str) -> str:
     Raises:
         Refusal: a figure lies outside.
     """
-    tolerance = tolerance_of(profile)
-    rows = compare(read_records(profile), committed(profile), tolerance)
+    band = read(profile)
+    rows = compare(read_records(profile), band or {"runs": [], "seeds": []})
     if rows.empty:
-        return f"{profile}: the last commit holds no results of this profile to compare with."
+        return (
+            f"{profile}: {NAME} holds no band of these runs; `python -m saistudy expect {profile}` makes one."
+        )
     outside = rows[~rows["inside"].astype(bool)]
-    said = (
-        f"{len(rows) - len(outside)} of {len(rows)} AP50 figures lie within {tolerance} of the committed ones"
-    )
+    said = f"{len(rows) - len(outside)} of {len(rows)} AP50 figures lie in the band of {NAME}"
+    said += f" (+-{band['tolerance']} of the same run)"
     if outside.empty:
         return f"{profile}: {said}."
     raise Refusal(

@@ -1,16 +1,18 @@
-"""What is compared with what, and how sure one may be: cases of a profile, their paired differences."""
+"""What is compared with what: the cases of a profile, their bases, and the family of the rule."""
 
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from saistudy.evaluation import layers, score, stats
+from saistudy.evaluation import score, stats
 from saistudy.paths import Refusal
 from saistudy.study.forecast import AS_MEANT
-from saistudy.study.record import read_frame
+from saistudy.study.prereg import LONGEST, NAMED, Comparison, Rule
+from saistudy.study.record import model_name
 
-CUT = ", cut to "
+CUT, OTHER_SEEDS = ", cut to ", ", other seeds"
+NOISE = "the same configuration, other seeds: the noise floor"
 
 
 def longest(record: dict) -> int:
@@ -41,20 +43,31 @@ def cases(records: list[dict], baseline: str) -> list[dict]:
     """What the table has a row for: arm x patience of stage 1, arm x arm of stage 2 x class handling.
 
     Each case holds its records in the order of seeds and the model that it reads from each. The baseline
-    comes first, the other arms by the pixels of their tensor.
+    comes first, the other arms by the pixels of their tensor. Of stage 2 the named class, as-meant, has a row
+    for each patience, everything else one at its longest.
     """
     found = []
     for arm in _arms(records, "stage1", baseline):
         runs = _of(records, "stage1", arm)
-        for p in sorted(runs[0]["params"]["patiences"], reverse=True):
-            found.append({"stage": 1, "arm": arm, "patience": p, "model": f"patience-{p}", "runs": runs})
+        found += [_case(runs, p, {"stage": 1, "arm": arm}) for p in _falling(runs)]
     for arm, second in product(_arms(records, "stage2", baseline), _stage2_arms(records)):
         runs = _of(records, "stage2", arm, second)
         for handling in runs[0]["params"]["handlings"] if runs else []:
-            p = longest(runs[0])
-            case = {"stage": 2, "arm": arm, "stage2_arm": second, "patience": p, "handling": handling}
-            found.append(case | {"model": f"{handling}-patience-{p}", "runs": runs})
+            told = {"stage": 2, "arm": arm, "stage2_arm": second, "handling": handling}
+            every = (second, handling) == (AS_MEANT, NAMED)
+            found += [_case(runs, p, told) for p in _falling(runs)[: None if every else 1]]
     return found
+
+
+def _falling(runs: list[dict]) -> list[int]:
+    """The patiences of an arm's runs, the longest first."""
+    return sorted(runs[0]["params"]["patiences"], reverse=True)
+
+
+def _case(runs: list[dict], patience: int, told: dict) -> dict:
+    """A case: `told`, its patience and all that its runs have, its runs, and the model that it reads."""
+    model = model_name(told.get("handling", ""), {"patience": patience})
+    return told | {"patience": patience, "patiences": _falling(runs), "model": model, "runs": runs}
 
 
 def _arms(records: list[dict], notebook: str, baseline: str) -> list[str]:
@@ -76,7 +89,7 @@ def _of(records: list[dict], notebook: str, arm: str, second: str = AS_MEANT) ->
     runs = [r for r in records if r["notebook"] == notebook and experiment(r) == arm]
     runs = [r for r in runs if stage2_arm(r) == second]
     for run in runs[1:]:
-        _refuse_unlike(runs[0], run, {"seed"})
+        refuse_unlike(runs[0], run, {"seed"})
     _refuse_one_stream(runs)
     return sorted(runs, key=lambda r: r["params"]["seed"])
 
@@ -97,7 +110,7 @@ def _refuse_one_stream(runs: list[dict]) -> None:
                 )
 
 
-def _refuse_unlike(one: dict, other: dict, free: set[str]) -> None:
+def refuse_unlike(one: dict, other: dict, free: set[str]) -> None:
     """Raise Refusal where two runs differ in data, or in a parameter that is not free to differ."""
     keys = one["params"].keys() | other["params"].keys()
     unlike = sorted(k for k in keys - free if one["params"].get(k) != other["params"].get(k))
@@ -124,7 +137,7 @@ def _named(arm: str, found: list[dict]) -> dict:
     """What every row of stage 2 from an arm is compared with: the named class, as-meant."""
     for other in found:
         mine = (other["arm"], other.get("stage2_arm"), other.get("handling"))
-        if mine == (arm, AS_MEANT, "named"):
+        if mine == (arm, AS_MEANT, NAMED):  # the longest patience comes first
             return other
     raise Refusal(
         f"there is no record of stage 2 from {arm} that is {AS_MEANT} with the handling named, which its rows"
@@ -132,19 +145,37 @@ def _named(arm: str, found: list[dict]) -> dict:
     )
 
 
-def confirmatory(case: dict, base: dict, baseline: str) -> bool:
+def confirmatory(case: dict, base: dict, rule: Rule) -> bool:
     """Whether a comparison belongs to the preregistered family (params/prereg.yaml).
 
-    Every arm at its longest patience, the baseline at its shorter ones, and in stage 2 single_cls against
-    named. Patience of other arms, the arm as-printed (it changes several values), the joint pool, other arms
-    of stage 2 and runs whose size was cut are shown without a verdict: with eight seeds the rule can be met
-    by six comparisons, 6 x 2 / 2^8 = .047, and not by more.
+    Stage 2 as-meant only. A run whose size was cut has another name than its arm, and so is in no family.
     """
-    if case is base or case["arm"] == "as-printed" or CUT in case["arm"]:
+    if case is base or case.get("stage2_arm", AS_MEANT) != AS_MEANT:
         return False
-    if case["stage"] == 2:
-        return case["stage2_arm"] == AS_MEANT and case["handling"] == "single_cls"
-    return case["arm"] == baseline or case["patience"] == base["patience"]
+    mine = (case["stage"], case["arm"], case.get("handling"))
+    members = [c for c in rule.family if (c.stage, c.arm, c.handling) == mine]
+    return any(_at(case, base, c) for c in members)
+
+
+def _at(case: dict, base: dict, member: Comparison) -> bool:
+    """Whether a case stands at the patience of a member of the family: its base's, or the shortest."""
+    if member.patience == LONGEST:
+        return case["patience"] == base["patience"]
+    return case["patience"] == min(case["patiences"]) < base["patience"]
+
+
+def noise_floor(base: dict) -> list[dict]:
+    """The baseline against itself: every second seed against the one before it, no seed in two pairs.
+
+    What such a row shows is what seeds alone do, at the same tensor, schedule and patience; an arm whose
+    difference is no larger shows nothing. Empty below two seeds. `others` are the runs that `runs` are
+    compared with, one by one.
+    """
+    first, second = base["runs"][::2], base["runs"][1::2]
+    if not second:
+        return []
+    named = {"arm": f"{base['arm']}{OTHER_SEEDS}", "question": NOISE}
+    return [base | named | {"runs": second, "others": first[: len(second)]}]
 
 
 class Weights:
@@ -162,76 +193,3 @@ class Weights:
             rng = np.random.default_rng(self.seed)
             self.drawn[key] = stats.group_bootstrap_weights(images["group"], self.resamples_n, rng)
         return self.drawn[key]
-
-
-# What may differ between an arm and the baseline: what an arm file can hold, and the seed.
-ARM = {"arm", "question", "change", "seed", "negatives", "engine", "effective"}
-ARM |= {"stage2_arm", "handlings"}
-LAYERS = ("differences", "resampled", "groups_n")
-
-
-def compare(case: dict, base: dict, profile: str, weights: Weights) -> dict:
-    """Paired difference in AP50 to the base: mean over seeds, and its interval over groups of the test set.
-
-    p and verdict stay None here: they belong to the family. Without enough groups there are no bounds.
-    `differences` (a seed), `resampled` (their mean on each resample) and `groups_n` are what `layers` takes.
-    """
-    empty = dict.fromkeys(("delta", "delta_low", "delta_high", "p", "verdict", *LAYERS))
-    if case is base:
-        return empty
-    _refuse_unlike(base["runs"][0], case["runs"][0], ARM)
-    pairs = _pairs(case, base)
-    deltas = [_ap50(m, case["model"]) - _ap50(b, base["model"]) for m, b in pairs]
-    groups_n = _test(profile, pairs[0][0]["run"])["group"].nunique()
-    parts = [_resampled(m, case["model"], b, base["model"], profile, weights) for m, b in pairs]
-    resampled = np.mean(parts, axis=0) if groups_n >= stats.GROUPS_MIN else np.array([])
-    low, high = stats.interval(resampled, groups_n)
-    seen = {"differences": deltas, "resampled": resampled, "groups_n": groups_n}
-    return empty | seen | {"delta": float(np.mean(deltas)), "delta_low": low, "delta_high": high}
-
-
-def _pairs(case: dict, base: dict) -> list[tuple[dict, dict]]:
-    """Records of both cases with the same seed."""
-    of_base = {r["params"]["seed"]: r for r in base["runs"]}
-    pairs = [(r, of_base[r["params"]["seed"]]) for r in case["runs"] if r["params"]["seed"] in of_base]
-    if not pairs:
-        raise Refusal(f"arms {case['arm']} and {base['arm']} share no seed: train both with the same seeds.")
-    return pairs
-
-
-def _ap50(record: dict, model: str) -> float:
-    """AP50 of a model on the published test images; no value counts as none found, which is an error."""
-    return metric(record, model)["ap50"]
-
-
-def _resampled(mine: dict, model: str, base: dict, base_model: str, profile: str, weights: Weights):
-    """Differences in AP50 on resamples of the test images, (R,), or None below GROUPS_MIN groups."""
-    test = _test(profile, mine["run"])
-    drawn = weights(test)
-    if drawn is None:
-        return None
-    frames = _predicted(profile, mine["run"], model), _predicted(profile, base["run"], base_model)
-    return score.differences(*frames, read_frame(profile, mine["run"], "truth"), test, drawn)
-
-
-def _test(profile: str, run: str) -> pd.DataFrame:
-    """The test images of a run."""
-    images = read_frame(profile, run, "images")
-    return images[images["split"] == "test"].reset_index(drop=True)
-
-
-def _predicted(profile: str, run: str, model: str) -> pd.DataFrame:
-    """Predictions of one model of a run."""
-    frame = read_frame(profile, run, "predictions")
-    return frame[frame["model"] == model]
-
-
-def verdict(compared: dict, margin: float, alpha: float) -> str:
-    """The verdict of a comparison of the family, over seeds and groups together (`layers`)."""
-    together = layers.interval(*(compared[key] for key in LAYERS))
-    return stats.verdict(compared["differences"], together, margin, alpha, compared["p"])
-
-
-def p_value(compared: dict) -> float:
-    """The p of a comparison, over seeds and groups together, before Holm's adjustment."""
-    return layers.p_value(*(compared[key] for key in LAYERS))

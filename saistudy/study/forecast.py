@@ -37,7 +37,8 @@ class Run:
 
 
 def study(profile: str) -> dict:
-    """The profile's study.yaml: arms, seeds, stage2_from, stage2_arms, jobs_n, tolerance, h200's full grid.
+    """The profile's study.yaml: arms, seeds, few_seeds, stage2_from, stage2_arms, jobs_n, tolerance and
+    the full grid of h200.
 
     Raises:
         Refusal: there is no such profile.
@@ -62,16 +63,10 @@ def runs(profile: str, full: bool = False) -> dict[str, Run]:
     add = _adder(profile, found)
     add("data", "data", {"data": keys})
     add("setup-shm", "setup-shm", {"data": keys}, needs=["data"])
-    for arm in plan["arms"]:
-        for seed in plan["seeds"]:
-            add(
-                f"{arm}-s{seed}",
-                "stage1",
-                {"data": keys["fasdd_cv"]},
-                arm,
-                {"seed": seed},
-                ["setup-shm"],
-            )
+    for arm, seeds in seeds_by_arm(plan).items():
+        for seed in seeds:
+            inputs = {"data": keys["fasdd_cv"]}
+            add(f"{arm}-s{seed}", "stage1", inputs, arm, {"seed": seed}, ["setup-shm"])
     for arm, stage2_arm, seed in product(plan["stage2_from"], plan["stage2_arms"], plan["seeds"]):
         first = f"{arm}-s{seed}"
         inputs = {"data": keys, "stage1": found[first].identity}
@@ -88,6 +83,11 @@ def runs(profile: str, full: bool = False) -> dict[str, Run]:
         needs=trained,
     )
     return found
+
+
+def seeds_by_arm(plan: dict) -> dict[str, list[int]]:
+    """The seeds of each arm of stage 1: those of the grid, or an arm's own few."""
+    return {arm: plan["seeds"] for arm in plan["arms"]} | plan.get("few_seeds", {})
 
 
 def stage2_name(arm: str, stage2_arm: str, seed: int) -> str:
@@ -127,26 +127,28 @@ def estimate(profile: str, full: bool = False) -> dict:
     plan = study(profile)
     plan |= plan.get("full", {}) if full else {}
     cost = plan["forecast"]
-    rows = []
-    for arm in plan["arms"]:
+    rows, grid = [], plan["seeds"]
+    for arm, seeds in seeds_by_arm(plan).items():
         values = _merged(profile, "stage1", arm)
-        rows.append(_row(f"stage 1, {arm}", values["train"] | values["change"], cost, ["fasdd_cv"]))
+        row = _row(f"stage 1, {arm}", values["train"] | values["change"], cost, ["fasdd_cv"])
+        rows.append(row | {"seeds_n": len(seeds)})
     for arm, stage2_arm in product(plan["stage2_from"], plan["stage2_arms"]):
         stage1, stage2 = _merged(profile, "stage1", arm), _merged(profile, "stage2", stage2_arm)
         train = {"imgsz": (stage1["train"] | stage1["change"])["imgsz"]} | stage2["train"] | stage2["change"]
         name = f"stage 2{'' if stage2_arm == AS_MEANT else f' {stage2_arm}'}, {arm}"
         read = [POOLED if handling == joint.NAME else ["pyro-sdis"] for handling in stage2["handlings"]]
-        rows.append(_row(name, train, cost, sum(read, [])))
-    seeds_n, staged_gib = len(plan["seeds"]), sum(cost["tree_gib"][name] for name in POOLED)
-    hours = sum(row["hours"] for row in rows) * seeds_n
+        rows.append(_row(name, train, cost, sum(read, [])) | {"seeds_n": len(grid)})
+    staged_gib = sum(cost["tree_gib"][name] for name in POOLED)
+    runs_n = sum(row["seeds_n"] for row in rows)
+    hours = sum(row["hours"] * row["seeds_n"] for row in rows)
     return {
         "rows": rows,
-        "seeds_n": seeds_n,
+        "seeds_n": len(grid),
         "hours": hours,
         "money": hours * cost["price_per_h"],
         "shm_gib": staged_gib,
         "loader_gib": max(_loader_gib(_merged(profile, "stage1", arm)) for arm in plan["arms"]),
-        "disk_gib": staged_gib + sum(cost["tree_gib"].values()) + len(rows) * seeds_n * cost["run_gib"],
+        "disk_gib": staged_gib + sum(cost["tree_gib"].values()) + runs_n * cost["run_gib"],
         "source": cost["source"],
     }
 
@@ -178,7 +180,8 @@ def _row(name: str, train: dict, cost: dict, datasets: list[str]) -> dict:
 def sentences(profile: str, full: bool = False) -> str:
     """The forecast as text: one line per training, then the sums beside what this machine has free."""
     cost = estimate(profile, full)
-    lines = [f"{row['run']:<23} {60 * row['hours']:7.0f} min a seed" for row in cost["rows"]]
+    shape = "{run:<23} {minutes:7.0f} min a seed, {seeds_n} of them"
+    lines = [shape.format(minutes=60 * row["hours"], **row) for row in cost["rows"]]
     free = {name: shutil.disk_usage(path).free / 2**30 for name, path in _places().items()}
     lines += [
         f"{cost['seeds_n']} seed(s): at most {cost['hours']:.1f} hours, {cost['money']:.0f} US dollars",

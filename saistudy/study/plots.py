@@ -1,4 +1,4 @@
-"""The study's figures. Each takes a frame and returns a matplotlib Axes or Figure, labelled with its profile.
+"""Plots that notebooks draw from what they just saw, each labelled with its profile; `charts` compares runs.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart (jfly.uni-koeln.de/color, 2002).
 """
@@ -10,27 +10,43 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Image, display
+from matplotlib.ticker import MaxNLocator
 
 from saistudy.data.photographs import END
-from saistudy.study.forecast import AS_MEANT
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+LINES, MARKERS = ["-", "--", "-.", ":"], ["o", "s", "^", "D", "v", "P", "X"]
 AP, AP50 = "metrics/mAP50-95(B)", "metrics/mAP50(B)"
 
 
-def curves(runs: dict[str, list[pd.DataFrame]], note: str, ax=None):
-    """Validation AP50-95 by epoch: a colour per arm, a thin line per seed.
+def style(labels) -> dict[str, dict]:
+    """Label to colour, line and marker, in order of first appearance: told apart without colour, too."""
+    names = list(dict.fromkeys(labels))
+    return {
+        name: {
+            "color": COLOURS[i % len(COLOURS)],
+            "ls": LINES[i % len(LINES)],
+            "marker": MARKERS[i % len(MARKERS)],
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def curves(frame: pd.DataFrame, note: str, ax=None):
+    """Validation AP50-95 by epoch: a colour and line per arm, one line per seed.
 
     Args:
-        runs: arm to its `epochs.csv` frames, one a seed.
+        frame: of `frames.training.curve`, several below one another.
         note: what the figures are (profile, synthetic or not, n).
     """
-    ax = ax or plt.subplots(figsize=(7, 3.5))[1]
-    for colour, (arm, frames) in zip(COLOURS, runs.items(), strict=False):
-        for i, frame in enumerate(frames):
-            ax.plot(frame["epoch"], frame[AP], color=colour, lw=1.2, label=arm if i == 0 else None)
-    ax.set(xlabel="epoch", ylabel="AP50-95 on val", title=note)
-    ax.legend(frameon=False)
+    ax = ax or plt.subplots(figsize=(7, 3.5), layout="constrained")[1]
+    for arm, look in style(frame["arm"]).items():
+        for i, (_, seed) in enumerate(frame[frame["arm"] == arm].groupby("seed")):
+            line = look | {"marker": None, "lw": 1.1, "label": None if i else arm}
+            ax.plot(seed["epoch"], seed["ap50_95"], **line)
+    ax.set(xlabel="epoch", ylabel="AP50-95 on val", title=note, ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
@@ -44,27 +60,6 @@ def stops(frame: pd.DataFrame, marks: dict[str, int], note: str, ax=None):
     ax.set(xlabel="epoch", ylabel="on val", title=note)
     ax.legend(frameon=False)
     return ax
-
-
-def forest(table: pd.DataFrame, note: str, ax=None):
-    """Paired differences in AP50 to the base row with their intervals, one line a comparison."""
-    shown = table[table["delta"].notna()].iloc[::-1].reset_index(drop=True)
-    ax = ax or plt.subplots(figsize=(7, 0.45 * len(shown) + 1.2))[1]
-    for y, row in shown.iterrows():
-        if pd.notna(row["delta_low"]):
-            ax.plot([row["delta_low"], row["delta_high"]], [y, y], color=COLOURS[0], lw=2)
-        ax.plot(row["delta"], y, "o", color=COLOURS[0])
-    ax.axvline(0, color="black", lw=0.8)
-    names = [_name(row) for row in shown.to_dict("records")]
-    ax.set(yticks=range(len(shown)), yticklabels=names, xlabel="Δ AP50", title=note)
-    return ax
-
-
-def _name(row: dict) -> str:
-    """What a row of the table compares: its arm or class handling, and its patience."""
-    second = "" if row["stage2_arm"] in (None, AS_MEANT) else f"{row['stage2_arm']} "
-    what = row["arm"] if row["stage"] == 1 else f"stage 2 {second}{row['handling']}"
-    return f"{what}, patience {row['patience']}"
 
 
 def gallery(read, rows: list[tuple[str, list, list]], note: str, titles: dict | None = None) -> None:

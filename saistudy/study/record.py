@@ -1,5 +1,6 @@
 """The record of a run: what was asked, what ran, on what, at what cost, with what result."""
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from saistudy import hardware
-from saistudy.paths import ROOT, Refusal, results, work, write_json, write_text
+from saistudy.paths import NOTEBOOKS, ROOT, Refusal, results, work, write_json, write_text
+from saistudy.study import prereg, saved
+from saistudy.study.saved import PREDICTIONS, read_frame, shown
 
-SCHEMA = 1
+SCHEMA = 2
 PARTS = {"run", "notebook", "profile", "run_id", "params", "data", "metrics", "cost"}
 
 
@@ -51,10 +54,22 @@ def write_record(folder: Path, **parts) -> Path:
         raise Refusal(f"the record of {parts.get('run')} lacks {sorted(missing)}: pass them to write_record.")
     path = folder / "record.json"
     stamp = {"schema": SCHEMA, "written": datetime.now(UTC).isoformat(timespec="seconds")}
+    stamp |= {"source": source(parts["notebook"]), "prereg_sha256": prereg.digest()}
     if parts["profile"] == "demo":
         parts["twin"] = {p.parent.name: json.loads(p.read_text()) for p in sorted(_twins())}
     write_json(path, {**stamp, "environment": hardware.environment(), **parts})
     return path
+
+
+def source(notebook: str) -> dict:
+    """The notebook that ran: its file in the project, and its blob, the hash under which git keeps it."""
+    path = NOTEBOOKS / f"{notebook}.ipynb"
+    return {"file": path.relative_to(ROOT).as_posix(), "blob": blob(path.read_bytes())}
+
+
+def blob(data: bytes) -> str:
+    """What git calls a file of these bytes (git hash-object): 40 hex digits."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _twins():
@@ -72,7 +87,7 @@ def read_record(profile: str, run: str) -> dict:
     if not path.is_file():
         notebook = "stage2" if run.startswith("stage2-") else "stage1"
         raise Refusal(
-            f"{_shown(path)} does not exist: run {run} comes from notebooks/{notebook}.ipynb;"
+            f"{shown(path)} does not exist: run {run} comes from notebooks/{notebook}.ipynb;"
             " execute that first, in JupyterLab or with papermill."
         )
     return json.loads(path.read_text())
@@ -88,7 +103,7 @@ def read_records(profile: str) -> list[dict]:
     runs = [r for r in records if r["notebook"] in ("stage1", "stage2")]
     if not runs:
         raise Refusal(
-            f"{_shown(results(profile))} holds no record of a training: run notebooks/stage1.ipynb"
+            f"{shown(results(profile))} holds no record of a training: run notebooks/stage1.ipynb"
             f" with profile {profile} first (or make study PROFILE={profile})."
         )
     for record in runs:
@@ -100,33 +115,23 @@ def read_records(profile: str) -> list[dict]:
     return runs
 
 
-def read_frame(profile: str, run: str, name: str) -> pd.DataFrame:
-    """A parquet file of a run: predictions, truth or images.
+def predicted(profile: str, run: str, model: str, imgsz=None, kind: str = PREDICTIONS) -> pd.DataFrame:
+    """Saved detections of one model of a run at one evaluation size.
+
+    Args:
+        imgsz: [height, width] in pixels; without it the tensor that the run was trained at.
+        kind: the folder: `PREDICTIONS` on val and test (test alone at other sizes), or `RETENTION`, stage 2's
+            on the test images of stage 1.
 
     Raises:
         Refusal: the file is not there.
     """
-    path = results(profile) / run / f"{name}.parquet"
-    if not path.is_file():
-        raise Refusal(f"{_shown(path)} does not exist beside its record: fetch it or run {run} again.")
-    return pd.read_parquet(path)
+    height, width = imgsz or read_record(profile, run)["conditions"]["imgsz"]
+    return read_frame(profile, run, f"{kind}/{model}@{height}x{width}")
 
 
-def save_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame as zstd parquet, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    frame.to_parquet(part, compression="zstd", index=False)
-    part.replace(path)
-
-
-def _shown(path: Path) -> str:
-    """A path relative to the project where it lies inside."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
-def save_run(folder: Path, fits: dict, frames: dict[str, pd.DataFrame]) -> None:
-    """Keep each training's tables and args.yaml, and the frames, beside the record that comes last.
+def save_run(folder: Path, fits: dict, frames: dict[str, pd.DataFrame], detections: dict) -> list[dict]:
+    """Keep each training's tables and args.yaml, frames and predictions beside the record that comes last.
 
     epochs.csv is Ultralytics' results.csv untouched; in args.yaml only this machine's path of the project is
     replaced by `.`, so that nobody's home stands in a committed file.
@@ -135,15 +140,21 @@ def save_run(folder: Path, fits: dict, frames: dict[str, pd.DataFrame]) -> None:
         folder: results folder of the run.
         fits: subfolder (empty for a run of one training) to Fit.
         frames: name to frame; written as parquet.
+        detections: `saved.PREDICTIONS` or `RETENTION` to the models and their detections by tensor.
+
+    Returns:
+        What the record lists of the prediction files: rows of `saved.save_predictions` and whether committed.
     """
     (folder / "record.json").unlink(missing_ok=True)
     for name, frame in frames.items():
-        save_frame(frame, folder / f"{name}.parquet")
+        saved.save_frame(frame, folder / f"{name}.parquet")
     for prefix, fit in fits.items():
         write_text(folder / prefix / "epochs.csv", (fit.folder / "results.csv").read_text())
         write_text(folder / prefix / "telemetry.csv", (fit.folder / "telemetry.csv").read_text())
         args = (fit.folder / "args.yaml").read_text().replace(str(ROOT), ".")
         write_text(folder / prefix / "args.yaml", args)
+    rows = [saved.save_predictions(folder, kind, *given) for kind, given in detections.items()]
+    return saved.keep_out(folder, sum(rows, []))
 
 
 def write_training(folder, name, notebook, p, run_id, trees, fits, metrics, **more) -> Path:
@@ -190,9 +201,19 @@ def describe(tree) -> dict:
     }
 
 
+def by_handling(runs: dict, trees: dict) -> dict:
+    """What each class handling of stage 2 ran as, cost and was trained on."""
+    told = {}
+    for handling, run in runs.items():
+        tree = trees[handling]
+        told[handling] = {"conditions": run.conditions, "cost": run.cost, "declared": run.declared}
+        told[handling] |= {"name": tree.name, "provenance": tree.provenance, "fingerprint": tree.fingerprint}
+    return told
+
+
 def _stop(prefix: str, stop: dict) -> dict:
     """A stop of `fit` under its model's name, the weights as a path relative to the project."""
-    return stop | {"model": model_name(prefix, stop), "weights": _shown(stop["weights"])}
+    return stop | {"model": model_name(prefix, stop), "weights": shown(stop["weights"])}
 
 
 def model_name(prefix: str, stop: dict) -> str:

@@ -5,7 +5,7 @@ from IPython.display import display
 
 from saistudy.data import check, index, split
 from saistudy.data.boxes import to_xyxy_px
-from saistudy.evaluation import metrics
+from saistudy.evaluation import metrics, score
 from saistudy.evaluation.truth import BOX
 from saistudy.paths import Refusal
 from saistudy.study import plots
@@ -18,8 +18,35 @@ POINT = ["threshold", "precision", "recall", "f1", "tp_n", "fp_n", "fn_n"]
 
 def show(values: dict, title: str) -> None:
     """Display a mapping as a one-column frame, keys sorted, nested mappings and lists as text."""
-    rows = {k: v if isinstance(v, int | float | str | None) else str(v) for k, v in sorted(values.items())}
+    rows = {key: _cell_of(value) for key, value in sorted(values.items())}
     display(pd.Series(rows, name=title, dtype=object).to_frame())
+
+
+def side_by_side(columns: dict[str, dict]) -> pd.DataFrame:
+    """Mappings beside each other, a column each, keys sorted; `-` where one lacks a key or has no value."""
+    keys = sorted({key for values in columns.values() for key in values})
+    cells = {
+        name: [_cell_of(v) if (v := values.get(key)) is not None else "-" for key in keys]
+        for name, values in columns.items()
+    }
+    return pd.DataFrame(cells, index=keys, dtype=object)
+
+
+def _cell_of(value: object) -> object:
+    return value if isinstance(value, int | float | str | None) else text(value)
+
+
+def text(value: object) -> str:
+    """A value in words that read the same whether it came from a run or back from its record's JSON.
+
+    JSON makes text of a mapping's keys and a record sorts them.
+    """
+    if isinstance(value, dict):
+        inside = sorted(value.items(), key=lambda item: str(item[0]))
+        return "{" + ", ".join(f"{key}: {text(v)}" for key, v in inside) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(text, value)) + "]"
+    return str(value)
 
 
 def splits_with_boxes(rows: pd.DataFrame, names: dict[int, str]) -> list[str]:
@@ -32,20 +59,24 @@ def splits_with_boxes(rows: pd.DataFrame, names: dict[int, str]) -> list[str]:
 def beside(requested: dict, effective: dict) -> pd.DataFrame:
     """What was requested beside what ran: a row per key of either, `-` where one side says nothing."""
     keys = sorted(requested.keys() | effective.keys())
-    rows = {key: [str(side.get(key, "-")) for side in (requested, effective)] for key in keys}
+    rows = {key: [text(side.get(key, "-")) for side in (requested, effective)] for key in keys}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["requested", "effective"])
+
+
+STOP = ["epochs_n", "best_epoch", "stopped_early", "stop_reason", "train_s", "images_per_s"]
+STOP += ["sha256", "bytes"]
+ATTEMPT = ["epoch", "exact", "batch", "imgsz", "cache", "workers", "ended"]
 
 
 def stops_table(stops: list[dict]) -> pd.DataFrame:
     """The stop of each patience, weights by the first digits of their hash."""
     frame = pd.DataFrame(stops).set_index("patience")
-    frame["sha256"] = frame["sha256"].str[:12]
-    return frame.drop(columns="weights")
+    return frame[STOP].assign(sha256=frame["sha256"].str[:12])
 
 
 def attempts_table(attempts: list[dict]) -> pd.DataFrame:
     """The starts of a training: where each went on, with what, how it ended, what was given up then."""
-    frame = pd.DataFrame(attempts).drop(columns=["step", "why"])
+    frame = pd.DataFrame(attempts)[ATTEMPT]
     steps = [row["step"] for row in attempts]
     frame["given up"] = [f"{s['key']} {s['before']} -> {s['after']}" if s else "-" for s in steps]
     frame["seed 004 would"] = [s["seed_key"] if s else "-" for s in steps]
@@ -112,7 +143,16 @@ def _cell(name: str, value: float | None) -> float | str:
 
 def retention_table(rows: list[dict]) -> pd.DataFrame:
     """What stage 2 kept of stage 1: a row a model, figures to three digits, `-` with its reason beside it."""
-    return pd.DataFrame(rows).set_index("model").round(3).astype(object).fillna("-")
+    frame = pd.DataFrame(rows).set_index("model")
+    return frame[sorted(frame)].round(3).astype(object).fillna("-")
+
+
+def matrix_table(rows: list[dict]) -> pd.DataFrame:
+    """Each model at each evaluation size, height x width in pixels: three digits, whole counts, `-`."""
+    named = [{key: _cell(key, row[key]) for key in row if key not in ("model", "imgsz")} for row in rows]
+    index = [(row["model"], "{} x {}".format(*row["imgsz"])) for row in rows]
+    frame = pd.DataFrame(named, index=pd.MultiIndex.from_tuples(index, names=["model", "tested at"]))
+    return frame[list(score.SIZED)]
 
 
 def budgets(rows: list[dict]) -> pd.DataFrame:

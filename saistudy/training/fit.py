@@ -5,7 +5,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import torch
 from ultralytics.utils import SETTINGS
 from ultralytics.utils.torch_utils import strip_optimizer
@@ -103,26 +102,15 @@ def _fill(run: Fit, start: Start, trainer) -> None:
 
 def _stop(run: Fit, p: int) -> dict:
     """The row of one patience in a finished run; its weights stripped of the optimizer."""
-    csv = run.folder / "results.csv"
-    stop = patience.replay(patience.fitness(csv), p, run.conditions["epochs"])
     weights = forked(run.folder / "weights", p)
     if weights.exists():
         strip_optimizer(weights)
     else:
         weights = run.folder / "weights" / "best.pt"
-    train_s = float(pd.read_csv(csv)["time"].iloc[stop.stop_epoch - 1])
-    return {
-        "patience": p,
-        "epochs_n": stop.stop_epoch,
-        "best_epoch": stop.best_epoch,
-        "stopped_early": stop.stopped_early,
-        "stop_reason": f"no better in {p} epochs" if stop.stopped_early else "all epochs were trained",
-        "train_s": round(train_s, 1),
-        "images_per_s": round(run.conditions["images_n"] * stop.stop_epoch / train_s, 1),
-        "weights": weights,
-        "sha256": request.sha256(weights),
-        "bytes": weights.stat().st_size,
-    }
+    asked = run.conditions["epochs"], run.conditions["images_n"]
+    row = patience.stop(run.folder / "results.csv", p, *asked)
+    hashed = {"sha256": request.sha256(weights), "bytes": weights.stat().st_size}
+    return row | {"weights": weights} | hashed
 
 
 def _cost(trainer, seen: dict, known: list[dict]) -> dict:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from saistudy.paths import Refusal
 
@@ -84,6 +85,33 @@ def fitness(csv_path: Path) -> np.ndarray:
             " use the untouched results.csv of one run."
         )
     return np.array([by_epoch[epoch] for epoch in epochs], dtype=np.float64)
+
+
+def stop(csv_path: Path, patience: int, epochs: int, images_n: int) -> dict:
+    """What a run with this patience was, from its results.csv alone.
+
+    Args:
+        epochs: those that the run was asked for; images_n: training images of an epoch.
+
+    Returns:
+        patience, epochs_n (trained until the stop), best_epoch, stopped_early, stop_reason, train_s (column
+        `time` at the stop) and images_per_s.
+
+    Raises:
+        Refusal: as `fitness` and `replay`.
+    """
+    ended = replay(fitness(csv_path), patience, epochs)
+    train_s = float(pd.read_csv(csv_path)["time"].iloc[ended.stop_epoch - 1])
+    reason = f"no better in {patience} epochs" if ended.stopped_early else "all epochs were trained"
+    return {
+        "patience": patience,
+        "epochs_n": ended.stop_epoch,
+        "best_epoch": ended.best_epoch,
+        "stopped_early": ended.stopped_early,
+        "stop_reason": reason,
+        "train_s": round(train_s, 1),
+        "images_per_s": round(images_n * ended.stop_epoch / train_s, 1),
+    }
 
 
 def _check(fitness: Sequence[float], patience: int, epochs: int) -> None:

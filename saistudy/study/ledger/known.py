@@ -1,4 +1,4 @@
-"""Checks against what is published of the data, of the hardware and of the original repository."""
+"""Checks against what is published of the data, of hardware and PyTorch, and of the original repository."""
 
 import math
 import subprocess
@@ -13,7 +13,7 @@ from saistudy.study.ledger import published
 from saistudy.study.ledger.quantities import Finding
 from saistudy.study.ledger.rows import Claim, Ledger
 
-SOURCE = "published facts of data, hardware and the original repository"
+SOURCE = "published facts of data, hardware, PyTorch and the original repository"
 COUNTS = "published counts of FASDD_CV (saistudy.data.fasdd, version V9)"
 ORIGINAL = "the original repository (saistudy.study.ledger.published)"
 GB = 1e9
@@ -118,9 +118,22 @@ def commit_hours(_: Claim, __: Ledger) -> Finding:
 def h100(claim: Claim, _: Ledger) -> Finding:
     """A figure of the H100 as its maker publishes it."""
     what = claim.said["what"]
-    return Finding(
-        published.H100[what], "NVIDIA's white paper and data sheet, H100 SXM5", "published, not measured"
-    )
+    where = "NVIDIA's white paper and data sheet, H100 SXM5"
+    return Finding(published.H100[what], where, claim.said.get("why", "published, not measured"))
+
+
+def requirement(claim: Claim, _: Ledger) -> Finding:
+    """The least that a feature of PyTorch needs: a version, or a GPU of some capability."""
+    least, where = published.REQUIREMENTS[claim.said["what"]]
+    return Finding(least, where, claim.said.get("why", "published, not tried with an older one"))
+
+
+def reduction(claim: Claim, ledger: Ledger) -> Finding:
+    """Percent from the estimate of the companion document down to the seed's own total."""
+    total, before = ledger[claim.against[0]], published.ESTIMATE_H
+    how = f"from {before:g} h ({ORIGINAL}: the companion document) to {total.quantity} h"
+    why = "arithmetic on hours that stay unmeasured"
+    return Finding(100 * (1 - float(total.quantity) / before), f"{how} ({total.id}, L{total.line})", why)
 
 
 def linear_rule(_: Claim, __: Ledger) -> Finding:
@@ -168,6 +181,6 @@ CHECKS = {
             commit_hours,
             h100,
         ),
-        *(linear_rule, share_followed),
+        *(requirement, reduction, linear_rule, share_followed),
     )
 }

@@ -26,5 +26,16 @@ ENDED = datetime(2025, 8, 24, 21, 12)
 # NVIDIA H100 Tensor Core GPU Architecture (white paper) and data sheet, H100 SXM5: TFLOPS of FP16 with
 # sparsity (989.4 without; 3,957.8 is FP8 with sparsity), TB/s of HBM3, 132 SMs of 128 FP32 cores each
 H100 = {"fp16_tflops": 1978.9, "bandwidth_tb_s": 3.35, "cuda_cores": 132 * 128}
+# What a feature needs at least: torch.cuda.amp came with PyTorch 1.6 (catalyst-team.github.io, FAQ, mixed
+# precision: before it, NVIDIA Apex); the tutorial "Channels Last Memory Format in PyTorch" asks for 1.5.0;
+# torch/_inductor/exc.py, GPUTooOldForTriton, names the compute capability
+REQUIREMENTS = {
+    "mixed precision": ("1.6 or later", "PyTorch 1.6, the first with torch.cuda.amp"),
+    "channels-last": ("1.5", "PyTorch's tutorial on the channels-last format, prerequisites"),
+    "compile": ("CUDA capability 7.0 or more", "torch/_inductor/exc.py, GPUTooOldForTriton"),
+}
+# docs/h200_workers_optimization_validation.md at commit 56ebfad, "Training Time Reduction": the estimate that
+# its 12 hours, called 75 % less, are compared with
+ESTIMATE_H = 21.0
 # Goyal et al. 2017, arXiv 1706.02677, section 2.1: k times the minibatch, k times the learning rate
 LINEAR_RULE = (8.0, 8.0)  # factor of the batch, factor of the learning rate

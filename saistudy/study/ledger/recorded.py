@@ -1,6 +1,7 @@
 """Checks against what was measured on an H200: records, table, bench. None where nothing stands yet.
 
 Only profile h200 is asked: no accuracy rests on a synthetic figure or on mini, no memory or rate on a CPU.
+Memory and rate may rest on generated images, which the conditions then say.
 """
 
 import json
@@ -33,20 +34,39 @@ def _bench() -> list[dict]:
     return rows
 
 
-def _seen(claim: Claim, key: str) -> list[tuple[float, str]]:
-    """A figure of the bench at the claim's batch, of its arm or of every arm, and where it stands."""
+def _trained() -> list[dict]:
+    """Rows as of _bench, of every stage 1 that was trained on an H200, on whatever images."""
+    rows = []
+    for run in _records():
+        gpus = (run.get("environment") or {}).get("gpus") or []
+        if run["notebook"] == "stage1" and gpus and all("H200" in gpu["name"] for gpu in gpus):
+            told = {"file": run["run"], "images": run["data"]["provenance"], "arm": _side(run["conditions"])}
+            rows.append(run["telemetry"][""] | told | {"batch": run["conditions"]["batch"]})
+    return rows
+
+
+def _side(conditions: dict) -> str:
+    """The square that was trained, named as its arm; a rectangle by both sides."""
+    height, width = conditions["imgsz"]
+    return str(width) if height == width else f"{width}x{height}"
+
+
+def _seen(claim: Claim, key: str) -> list[tuple[float, str, str]]:
+    """A figure at the claim's batch and size, or of every size: value, where it stands, of what images."""
     arm, batch = claim.said.get("arm"), int(claim.figures()["batch"])
-    rows = [row for row in _bench() if row["batch"] == batch and arm in (None, row["arm"])]
-    return [(row[key], f"{BENCH}/{row['file']}, arm {row['arm']}") for row in rows if row.get(key)]
+    rows = [{"images": "generated", **row, "file": f"{BENCH}/{row['file']}"} for row in _bench()]
+    rows += [{**row, "file": f"{PROFILE}/{row['file']}"} for row in _trained()]
+    rows = [row for row in rows if row["batch"] == batch and arm in (None, row["arm"]) and row.get(key)]
+    return [(row[key], f"{row['file']}, {row['arm']}", row["images"]) for row in rows]
 
 
-def _spread(seen: list[tuple[float, str]], factor: float) -> Finding | None:
+def _spread(seen: list[tuple[float, str, str]], factor: float) -> Finding | None:
     if not seen:
         return None
-    values = sorted(value * factor for value, _ in seen)
-    where = "; ".join(sorted({place for _, place in seen}))
-    middle = values[len(values) // 2]
-    return Finding(middle, where, "one H200, YOLOv8s, generated images", low=values[0], high=values[-1])
+    values = sorted(value * factor for value, _, _ in seen)
+    where = "; ".join(sorted({place for _, place, _ in seen}))
+    why = f"on an H200, YOLOv8s, images: {', '.join(sorted({images for *_, images in seen}))}"
+    return Finding(values[len(values) // 2], where, why, low=values[0], high=values[-1])
 
 
 def gpu_gb(claim: Claim, _: Ledger) -> Finding | None:
@@ -67,11 +87,13 @@ def seconds_per_step(claim: Claim, ledger: Ledger) -> Finding | None:
     return Finding(1 / found.value, found.evidence, found.conditions, 1 / found.high, 1 / found.low)
 
 
+def _records() -> list[dict]:
+    return record.read_records(PROFILE) if any(results(PROFILE).glob("*/record.json")) else []
+
+
 def _runs(stage: str, arm: str) -> list[dict]:
     """Records of one arm of a stage on the published data; of stage 2 with lr0 as it was meant."""
-    if not any(results(PROFILE).glob("*/record.json")):
-        return []
-    runs = [run for run in record.read_records(PROFILE) if run["data"]["provenance"] != SYNTHETIC]
+    runs = [run for run in _records() if run["data"].get("provenance", SYNTHETIC) != SYNTHETIC]
     runs = [run for run in runs if run["params"].get("stage2_arm", AS_MEANT) == AS_MEANT]
     return [run for run in runs if run["notebook"] == f"stage{stage}" and run["params"]["arm"] == arm]
 

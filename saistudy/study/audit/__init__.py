@@ -1,0 +1,1 @@
+"""Does what is committed say what was computed: notebooks, records, tables, none of them run again."""

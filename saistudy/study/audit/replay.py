@@ -1,0 +1,125 @@
+"""What an executed notebook shows, computed again by its own cells from the record and the files beside it.
+
+A cell tagged `audit` shows what a record holds. Here it is executed again, with the record in place of the
+run, and what it shows must be what is kept. Figures are left out: their frames are saved and compared.
+"""
+
+import json
+from types import SimpleNamespace
+
+import pandas as pd
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+from IPython.utils.capture import capture_output
+
+from saistudy.study import views
+from saistudy.study.audit.executed import trained
+from saistudy.study.record import model_name, read_record
+from saistudy.study.transcript import plain
+
+SHOWN = "audit"
+CHECK = ["what", "seen", "expected", "agrees", "source"]
+COLUMNS_MAX = 20  # what pandas takes in a kernel; in a terminal it cuts a frame to the width of the window
+TEXTS = ("text/plain", "text/html", "text/markdown")
+
+
+def findings(book, names: dict) -> list[str]:
+    """Cells tagged `audit` whose outputs are not those that they give now.
+
+    Args:
+        names: what the cells find under their names; see `names_of`.
+    """
+    InteractiveShell.instance()  # without a shell `display` shows nothing
+    found = []
+    for at, cell in enumerate(book.cells):
+        if SHOWN in cell.metadata.get("tags", []):
+            now, kept = _again(cell.source, names), _kept(cell.outputs)
+            if now != kept:
+                found.append(f"cell {at} `{cell.source.splitlines()[-1].strip()}` shows {_first(kept, now)}")
+    return found
+
+
+def _again(code: str, names: dict) -> list[str]:
+    """Texts that a cell gives: what it prints, then each object that it displays."""
+    with capture_output() as seen, pd.option_context("display.max_columns", COLUMNS_MAX):
+        exec(compile(code, "<cell>", "exec"), names)  # the code is that of the notebook's blob
+    shown = [json.dumps(_texts(output.data)) for output in seen.outputs]
+    return [plain(text) for text in ([seen.stdout] if seen.stdout else []) + shown]
+
+
+def _kept(outputs: list) -> list[str]:
+    """The same of the outputs of an executed cell."""
+    printed = "".join(out.text for out in outputs if out.output_type == "stream" and out.name == "stdout")
+    shown = [json.dumps(_texts(out.data)) for out in outputs if out.output_type != "stream"]
+    return ([printed] if printed else []) + shown
+
+
+def _texts(data: dict) -> dict[str, str]:
+    return {kind: "".join(data[kind]) for kind in TEXTS if kind in data}
+
+
+def _first(kept: list[str], now: list[str]) -> str:
+    """The first place at which two lists of texts differ, both sides of it."""
+    if len(kept) != len(now):
+        return f"{len(kept)} outputs where there are {len(now)} now"
+    one, other = next(pair for pair in zip(kept, now, strict=True) if pair[0] != pair[1])
+    at = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, at - 20)
+    return f"{one[start : at + 20]!r} where {other[start : at + 20]!r} is computed"
+
+
+def names_of(profile: str, record: dict) -> dict:
+    """What the cells of a training's notebook find under their names, made of its record."""
+    base = {"pd": pd, "display": display, "views": views, "p": SimpleNamespace(**record["params"])}
+    base |= {"machine": record["environment"], "tree": _tree(record["data"]), "metrics": record["metrics"]}
+    base |= {key: record[key] for key in ("sizes", "retention") if key in record}
+    base["checks"] = [{key: row[key] for key in CHECK} for row in record.get("checks", [])]
+    return base | {"stage1": _stage1, "stage2": _stage2, "finetune": _finetune}[record["notebook"]](
+        profile, record
+    )
+
+
+def _tree(told: dict) -> SimpleNamespace:
+    return SimpleNamespace(name=told["name"], provenance=told["provenance"], fingerprint=told["fingerprint"])
+
+
+def _run(record: dict, prefix: str) -> SimpleNamespace:
+    """The training of a prefix, as `fit` left it."""
+    stops = [stop for stop in record["stops"] if stop["model"] == model_name(prefix, stop)]
+    own = record["handlings"][prefix] if "handlings" in record else record
+    told = {key: own[key] for key in ("conditions", "cost", "declared")}
+    told |= {key: record[key][prefix] for key in ("attempts", "telemetry")}
+    return SimpleNamespace(stops=stops, **told)
+
+
+def _stage1(profile: str, record: dict) -> dict:
+    return {
+        "run": _run(record, ""),
+        "counts": pd.DataFrame(**record["counts"]),
+        "timed": record["latency"],
+    }
+
+
+def _stage2(profile: str, record: dict) -> dict:
+    order = record["params"]["handlings"]
+    return {
+        "parent": read_record(profile, record["parent"]["run"]),
+        "trees": {handling: _tree(record["handlings"][handling]) for handling in order},
+        "runs": {handling: _run(record, handling) for handling in order},
+        "counts": {handling: pd.DataFrame(**record["counts"][handling]) for handling in order},
+        "operation": {handling: record["operation"][handling] for handling in order},
+    }
+
+
+def _finetune(profile: str, record: dict) -> dict:
+    chosen = ("tier", "model", "patience")
+    settled = record["settled"]
+    return {
+        "run": _run(record, "") if trained(record) else None,
+        "counts": pd.DataFrame(**record["counts"]),
+        "settled": settled,
+        "settings": {key: value for key, value in settled.items() if key not in chosen},
+        "patience": settled["patience"],
+        "exported": record["export"],
+        "reported": record["reported"],
+    }
