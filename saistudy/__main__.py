@@ -20,6 +20,13 @@ Values are read as YAML: a float needs a dot (1.0e-3). A later file replaces a p
 143 stopped, 138 the kernel died.
 """
 
+AUDIT = """\
+Nothing is trained: cells in order and without an error, source and parameters those of the record, metrics,
+intervals and verdicts computed again from saved predictions, what notebooks show computed again by their own
+cells, stage 1 to stage 2, tables, figures' frames, the ledger, the README, and every byte against SHA256SUMS.
+Exit status 1: something is wrong; each finding is a line. Pictures are held by SHA256SUMS alone.
+"""
+
 STAGE = """\
 examples:
   python -m saistudy stage plan --profile h200
@@ -89,6 +96,32 @@ def _compare(given: argparse.Namespace) -> None:
 
     front.readme()
     print(agreement.sentence(given.profile))
+
+
+def _audit(given: argparse.Namespace) -> int:
+    from saistudy import hardware
+
+    hardware.pin_threads()
+    hardware.quiet()
+    from saistudy.study.audit import report
+
+    seen = report.everything(given.profile or report.profiles())
+    print(report.sentences(seen))
+    return int(any(one.found for one in seen))
+
+
+def _seal(given: argparse.Namespace) -> None:
+    from saistudy.paths import results
+    from saistudy.study.audit import manifest
+
+    manifest.write(results(given.profile[0]).parent, given.profile)
+
+
+def _expect(given: argparse.Namespace) -> None:
+    from saistudy.study import agreement
+
+    for profile in given.profile:
+        agreement.write(profile)
 
 
 def _stage(given: argparse.Namespace) -> int:
@@ -182,6 +215,16 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="the README, and fresh results against the committed ones")
     compare.add_argument("--profile", default="demo")
     compare.set_defaults(act=_compare)
+    audit = commands.add_parser("audit", help="is what is committed what was computed?", epilog=AUDIT)
+    audit.formatter_class = raw
+    audit.add_argument("profile", nargs="*", help="profiles (default: all that have results)")
+    audit.set_defaults(act=_audit)
+    seal = commands.add_parser("seal", help="write the hashes of a profile's results into SHA256SUMS")
+    seal.add_argument("profile", nargs="+", help="profiles")
+    seal.set_defaults(act=_seal)
+    expect = commands.add_parser("expect", help="hold these results as what a rerun should give")
+    expect.add_argument("profile", nargs="+", help="profiles")
+    expect.set_defaults(act=_expect)
     stage = commands.add_parser("stage", help="images in memory", epilog=STAGE, formatter_class=raw)
     stage.add_argument("action", choices=["plan", "run", "status", "release"])
     stage.add_argument("--profile", help="whose trees (default demo), or whose loader fits beside a --source")

@@ -143,7 +143,12 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 def write(settled: list[Settled], profile: str) -> None:
     """Write claims.csv and claims.md beside the folders of the profiles, each whole or not at all."""
-    folder = results(profile).parent
+    for name, text in texts(settled).items():
+        write_text(results(profile).parent / name, text)
+
+
+def texts(settled: list[Settled]) -> dict[str, str]:
+    """The ledger's files by name."""
     frame = table(settled)
-    write_text(folder / "claims.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / "claims.md", page.markdown(frame, summary(frame), contradicted(settled)))
+    page_ = page.markdown(frame, summary(frame), contradicted(settled))
+    return {"claims.csv": frame.to_csv(index=False, lineterminator="\n"), "claims.md": page_}

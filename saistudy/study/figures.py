@@ -93,9 +93,13 @@ def write(profile: str, drawn: dict[str, pd.DataFrame]) -> None:
     """Write each frame as <name>.csv and its figure as <name>.png into results/<profile>/figures."""
     folder, told = results(profile) / "figures", note(profile)
     for name, frame in drawn.items():
-        text = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        write_text(folder / f"{name}.csv", text)
+        write_text(folder / f"{name}.csv", csv(frame))
         _write_bytes(folder / f"{name}.png", _png(name, frame, told))
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A figure's frame as its file has it."""
+    return frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
 
 def _png(name: str, frame: pd.DataFrame, told: str) -> bytes:

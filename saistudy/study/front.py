@@ -2,13 +2,18 @@
 
 from saistudy.paths import ROOT, results, write_text
 
+README = ROOT / "README.md"
+
 
 def readme() -> None:
     """Put the tables of all profiles between the markers of the README, the study's own first."""
-    path = ROOT / "README.md"
+    write_text(README, page())
+
+
+def page() -> str:
+    """The README with the tables as they stand in the results."""
     start, end = "<!-- table: generated -->", "<!-- /table -->"
-    head, rest = path.read_text().split(start)
-    tail = rest.split(end)[1]
-    tables = [results(p) / "table.md" for p in ("h200", "mini", "demo")]
-    body = "\n".join(t.read_text() for t in tables if t.is_file())
-    write_text(path, f"{head}{start}\n{body}\n{end}{tail}")
+    head, rest = README.read_text(encoding="utf-8").split(start)
+    tables = [results(profile) / "table.md" for profile in ("h200", "mini", "demo")]
+    body = "\n".join(table.read_text(encoding="utf-8") for table in tables if table.is_file())
+    return f"{head}{start}\n{body}\n{end}{rest.split(end)[1]}"

@@ -160,9 +160,14 @@ def _is(value) -> bool:
 
 def write(profile: str, frame: pd.DataFrame) -> None:
     """Write table.csv and table.md of a profile."""
-    text = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    write_text(results(profile) / "table.csv", text)
-    write_text(results(profile) / "table.md", markdown(frame))
+    for name, text in texts(frame).items():
+        write_text(results(profile) / name, text)
+
+
+def texts(frame: pd.DataFrame) -> dict[str, str]:
+    """The table's files by name."""
+    csv = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    return {"table.csv": csv, "table.md": markdown(frame)}
 
 
 def of(profile: str) -> pd.DataFrame:

@@ -4,17 +4,17 @@ A cell tagged `audit` shows what a record holds. Here it is executed again, with
 run, and what it shows must be what is kept. Figures are left out: their frames are saved and compared.
 """
 
+import ast
 import json
 from types import SimpleNamespace
 
 import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import display
 from IPython.utils.capture import capture_output
 
-from saistudy.study import views
+from saistudy.study import claims, figures, tables
 from saistudy.study.audit.executed import trained
-from saistudy.study.record import model_name, read_record
+from saistudy.study.record import model_name, read_record, read_records
 from saistudy.study.transcript import plain
 
 SHOWN = "audit"
@@ -68,15 +68,27 @@ def _first(kept: list[str], now: list[str]) -> str:
     return f"{one[start : at + 20]!r} where {other[start : at + 20]!r} is computed"
 
 
-def names_of(profile: str, record: dict) -> dict:
-    """What the cells of a training's notebook find under their names, made of its record."""
-    base = {"pd": pd, "display": display, "views": views, "p": SimpleNamespace(**record["params"])}
-    base |= {"machine": record["environment"], "tree": _tree(record["data"]), "metrics": record["metrics"]}
-    base |= {key: record[key] for key in ("sizes", "retention") if key in record}
-    base["checks"] = [{key: row[key] for key in CHECK} for row in record.get("checks", [])]
-    return base | {"stage1": _stage1, "stage2": _stage2, "finetune": _finetune}[record["notebook"]](
-        profile, record
-    )
+def names_of(profile: str, record: dict, book, settled: list | None = None) -> dict:
+    """What the cells of a notebook find under their names: its imports, and the record in place of the run.
+
+    Args:
+        settled: the claims as they are settled now, of which `claims` shows its tables.
+    """
+    found: dict = {}
+    exec(compile(_imports(book), "<imports>", "exec"), found)
+    found |= {"p": SimpleNamespace(**record["params"]), "machine": record["environment"]}
+    found |= {key: record[key] for key in ("metrics", "sizes", "retention") if key in record}
+    found["checks"] = [{key: row[key] for key in CHECK} for row in record.get("checks", [])]
+    if record["notebook"] == "claims":
+        return found | {"settled": settled, "table": claims.table(settled)}
+    return found | MAKERS.get(record["notebook"], lambda *_: {})(profile, record)
+
+
+def _imports(book) -> ast.Module:
+    """The import statements of a notebook's cells."""
+    cells = [ast.parse(cell.source) for cell in book.cells if cell.cell_type == "code"]
+    nodes = [node for cell in cells for node in cell.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return ast.Module(body=nodes, type_ignores=[])
 
 
 def _tree(told: dict) -> SimpleNamespace:
@@ -94,6 +106,7 @@ def _run(record: dict, prefix: str) -> SimpleNamespace:
 
 def _stage1(profile: str, record: dict) -> dict:
     return {
+        "tree": _tree(record["data"]),
         "run": _run(record, ""),
         "counts": pd.DataFrame(**record["counts"]),
         "timed": record["latency"],
@@ -112,9 +125,10 @@ def _stage2(profile: str, record: dict) -> dict:
 
 
 def _finetune(profile: str, record: dict) -> dict:
-    chosen = ("tier", "model", "patience")
     settled = record["settled"]
+    chosen = ("tier", "model", "patience")
     return {
+        "tree": _tree(record["data"]),
         "run": _run(record, "") if trained(record) else None,
         "counts": pd.DataFrame(**record["counts"]),
         "settled": settled,
@@ -123,3 +137,18 @@ def _finetune(profile: str, record: dict) -> dict:
         "exported": record["export"],
         "reported": record["reported"],
     }
+
+
+def _ablation(profile: str, record: dict) -> dict:
+    """Table, pairs and frames of figures, from the records of the profile."""
+    how = record["params"]["resamples_n"], record["params"]["bootstrap_seed"]
+    table = tables.rows(profile, *how)
+    return {
+        "records": read_records(profile),
+        "table": table,
+        "others": tables.pairs(profile, record["params"]["pairs"], *how),
+        "drawn": figures.frames(profile, table, *how),
+    }
+
+
+MAKERS = {"stage1": _stage1, "stage2": _stage2, "finetune": _finetune, "ablation": _ablation}
