@@ -108,23 +108,22 @@ def count(rows: pd.DataFrame, names: dict[int, str]) -> pd.DataFrame:
     return pd.DataFrame(found).T
 
 
-def apart(dataset) -> None:
-    """Display the counts of the same images re-split by whole groups, or say why that cannot be."""
+def apart(dataset) -> pd.DataFrame:
+    """The counts of the same images re-split by whole groups, or the reason why that cannot be."""
     try:
         again = split.disjoint(dataset)
     except Refusal as refusal:
-        print(refusal)
-    else:
-        display(count(again.rows, again.names))
+        return pd.DataFrame({"not possible": [str(refusal)]})
+    return count(again.rows, again.names)
 
 
 def box_sizes(dataset) -> pd.DataFrame:
-    """Share of the frame that a box covers (a fraction) by class: number, 10th, 50th and 90th percentile."""
+    """Share of the frame that a box covers (a fraction) by class: count, 10th, 50th and 90th percentile."""
     areas = [(int(c), w * h) for boxes in dataset.rows["boxes"] for c, _, _, w, h in boxes]
     frame = pd.DataFrame(areas, columns=["class", "area_frac"])
     frame["class"] = frame["class"].map(dataset.names)
     table = frame.groupby("class")["area_frac"].describe(percentiles=[0.1, 0.5, 0.9])
-    return table[["count", "10%", "50%", "90%"]].astype({"count": int})
+    return table[["count", "10%", "50%", "90%"]].astype({"count": int}).reset_index()
 
 
 def metrics_table(rows: list[dict]) -> pd.DataFrame:

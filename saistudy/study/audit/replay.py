@@ -12,6 +12,7 @@ import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
+from saistudy.paths import results
 from saistudy.study import claims, figures, tables
 from saistudy.study.audit.executed import trained
 from saistudy.study.record import model_name, read_record, read_records
@@ -151,4 +152,33 @@ def _ablation(profile: str, record: dict) -> dict:
     }
 
 
+def _data(profile: str, record: dict) -> dict:
+    """Findings from their csv, and the small frames that the record keeps."""
+    listed = pd.read_csv(results(profile) / record["run"] / "findings.csv", keep_default_na=False)
+    found = {name: pd.DataFrame(**frame) for name, frame in record["shown"].items()}
+    for name, told, key in (("first", "fasdd_cv", "findings"), ("second", "pyro-sdis", "findings2")):
+        found[name] = _tree(record["data"][told])
+        found[key] = listed[listed["dataset"] == told].drop(columns="dataset")
+    return found | {"accepted": record["metrics"][0]["accepted"]}
+
+
+def _setup(profile: str, record: dict) -> dict:
+    """The passes of every condition, the plans and the memory that the record keeps."""
+    seen, told = record["metrics"], record["memory"]
+    rates = {one["condition"]: one["images_per_s"] for one in seen}
+    loaders = min(record["params"]["workers"], record["environment"]["cores_n"])
+    return {
+        **{"seen": seen, "rates": rates, "loaders": loaders, "plans": record["plans"]},
+        "places": [name for name in rates if not name.startswith("workers ")],
+        "counts": [name for name in rates if name.startswith("workers ")],
+        "built": {name: _tree(tree) for name, tree in record["data"].items()},
+        "seconds": record["cost"]["staging_s"],
+        "again_s": record["cost"]["again_s"],
+        **{"before": told["before"], "after": told["staged"], "in_memory": told["in_memory"]},
+        "pages_mib": told["pages_mib"],
+        "whole": [{key: row[key] for key in CHECK} for row in record["whole"]],
+    }
+
+
 MAKERS = {"stage1": _stage1, "stage2": _stage2, "finetune": _finetune, "ablation": _ablation}
+MAKERS |= {"data": _data, "setup-shm": _setup}
