@@ -67,13 +67,6 @@ def nbval(checkout: Path, out: Path, *words: str) -> subprocess.CompletedProcess
     )
 
 
-def only_the_figures_differ(done: subprocess.CompletedProcess) -> bool:
-    """Whether nbval failed because outputs differ, not because a cell could not be executed."""
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    ran = "Cell execution caused an exception" not in done.stdout and " passed" in done.stdout
-    return done.returncode == 1 and 1 <= len(failed) <= 4 and ran
-
-
 def test_training_notebooks_give_the_same_again(checkout, tmp_path):
     paths = [f"results/demo/{run}/run.ipynb" for run in TRAINED]
     done = nbval(checkout, tmp_path, "--nbval-lax", *paths)
@@ -82,9 +75,8 @@ def test_training_notebooks_give_the_same_again(checkout, tmp_path):
     fresh = [
         json.loads((tmp_path / "results/demo" / run / "record.json").read_text()) for run in TRAINED[2:5]
     ]
-    kept = [json.loads((checkout / "results/demo" / run / "record.json").read_text()) for run in TRAINED[2:5]]
-    rows = agreement.compare(fresh, kept, agreement.tolerance_of("demo"))
-    assert len(rows) == sum(len(record["metrics"]) for record in kept)
+    rows = agreement.compare(fresh, json.loads((checkout / "results/demo/expected.json").read_text()))
+    assert len(rows) == sum(len(record["metrics"]) for record in fresh[:2])  # finetune is no part of the band
     assert rows["inside"].all(), rows.to_string()
 
 
@@ -93,29 +85,8 @@ def test_the_ablation_gives_every_committed_output_again(checkout, tmp_path):
     shutil.copytree(checkout / "results", results)
     done = nbval(checkout, tmp_path, "--nbval", "results/demo/ablation/run.ipynb")
     assert done.returncode == 0, done.stdout[-3000:]
-    # the table that it has just written is the committed one, byte for byte
-    for name in ("table.csv", "table.md"):
-        assert (results / "demo" / name).read_bytes() == (checkout / "results/demo" / name).read_bytes()
-
-
-def test_one_altered_number_in_a_record_is_noticed(checkout, tmp_path):
-    results = tmp_path / "results"
-    shutil.copytree(checkout / "results", results)
-    path = results / "demo/1440-s0/record.json"
-    record = json.loads(path.read_text())
-    record["metrics"][0]["ap50"] += 0.01
-    path.write_text(json.dumps(record))
-    done = nbval(checkout, tmp_path, "--nbval", "results/demo/ablation/run.ipynb")
-    assert only_the_figures_differ(done), done.stdout[-3000:]
-
-
-def test_one_altered_number_in_the_committed_notebook_is_noticed(checkout, tmp_path):
-    shutil.copytree(checkout / "results", tmp_path / "results")
-    path = tmp_path / "results/demo/ablation/run.ipynb"
-    text = path.read_text()
-    cells = (checkout / "results/demo/table.md").read_text().split("|")
-    shown = next(cell.strip() for cell in reversed(cells) if cell.strip().startswith("0."))  # of the last row
-    assert shown and shown in text
-    path.write_text(text.replace(shown, shown.replace("0.", "1.", 1)))
-    done = nbval(checkout, tmp_path, "--nbval", str(path))
-    assert only_the_figures_differ(done), done.stdout[-3000:]
+    # the table and the frames that it has just written are the committed ones, byte for byte
+    frames = [path.relative_to(results) for path in results.glob("demo/figures/*.csv")]
+    assert len(frames) >= 8
+    for name in ("demo/table.csv", "demo/table.md", *frames):
+        assert (results / name).read_bytes() == (checkout / "results" / name).read_bytes()

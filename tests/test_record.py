@@ -59,5 +59,22 @@ def metric(ap50, boxes_n=10):
     ],
 )
 def test_agreement_needs_the_same_data_and_a_close_figure(old, new, inside):
-    kept, fresh = ([{"run": "896-s0", "metrics": [m]}] for m in (old, new))
-    assert agreement.compare(fresh, kept, tolerance=0.1)["inside"].tolist() == [inside]
+    kept, fresh = ([{"run": "896-s0", "written": "then", "metrics": [m]}] for m in (old, new))
+    band = agreement.expected(kept, tolerance=0.1)
+    assert agreement.compare(fresh, band)["inside"].tolist() == [inside]
+
+
+def test_a_further_seed_is_held_to_the_band_of_its_arm():
+    # .5, .6, .7: mean .6, s .1; 4.3027 (t, 2 degrees) x .1 x sqrt(4/3) = .4968, above the tolerance
+    seeds = [
+        {"run": f"896-s{n}", "written": "then", "metrics": [metric(v)]} for n, v in enumerate((0.5, 0.6, 0.7))
+    ]
+    band = agreement.expected(seeds, tolerance=0.1)
+    (row,) = band["seeds"]
+    assert (row["low"], row["high"]) == pytest.approx((0.6 - 0.49684, 0.6 + 0.49684), abs=1e-4)
+    fresh = [{"run": f"896-s{n}", "metrics": [metric(v)]} for n, v in ((7, 1.0), (8, 0.05), (0, 0.61))]
+    assert agreement.compare(fresh, band)["inside"].tolist() == [True, False, False]
+    # two seeds make no band for a third: it is left out; nor is there one narrower than the tolerance
+    assert agreement.compare(fresh, agreement.expected(seeds[:2], 0.1))["run"].tolist() == ["896-s0"]
+    alike = agreement.expected([s | {"metrics": [metric(0.5)]} for s in seeds], tolerance=0.1)
+    assert (alike["seeds"][0]["low"], alike["seeds"][0]["high"]) == pytest.approx((0.4, 0.6))

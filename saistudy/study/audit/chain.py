@@ -87,9 +87,8 @@ def front_page() -> list[str]:
     )
 
 
-def band(profile: str, records: list[dict]) -> list[str]:
+def band(profile: str, records: list[dict], told: dict | None) -> list[str]:
     """expected.json is the band of these records, or, where they were made anew, they lie in it."""
-    told = agreement.read(profile)
     if told is None:
         return [f"{agreement.NAME} is not there: python -m saistudy expect {profile}"]
     written = {row["run"]: row["written"] for row in told["runs"]}

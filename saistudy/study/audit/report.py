@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from saistudy.paths import Refusal, results
-from saistudy.study import claims, record
+from saistudy.study import agreement, claims, record
 from saistudy.study.audit import chain, executed, manifest, recomputed, replay
 
 TRAINED = ("stage1", "stage2", "finetune")
@@ -60,8 +60,8 @@ def between(profile: str, absent: bool) -> Audited:
     """What holds between the runs of a profile; without their predictions, of its table, less."""
     seen = Audited(f"{profile}, tables and chain")
     try:
-        records = record.read_records(profile)
-        seen.found += chain.parents(records) + chain.inputs(records) + chain.band(profile, records)
+        records, told = record.read_records(profile), agreement.read(profile)
+        seen.found += chain.parents(records) + chain.inputs(records) + chain.band(profile, records, told)
         seen.found += chain.described_only(profile, records) if absent else chain.made(profile)
     except Exception as error:
         seen.found.append(f"it cannot be checked: {type(error).__name__}: {error}")
