@@ -13,10 +13,11 @@ PROFILE ?= demo
 FULL ?=
 export PYTHONPATH := $(CURDIR)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PROFILES = $(notdir $(patsubst %/,%,$(wildcard results/demo/ results/mini/ results/h200/)))
 JOBS = $(shell sed -n 's/^jobs_n: *\([0-9]*\).*/\1/p' params/$(PROFILE)/study.yaml)
 SNAKEMAKE = snakemake --quiet all --nolock --rerun-triggers mtime --config profile=$(PROFILE) full=$(FULL)
 
-.PHONY: help study test test-full table lab clean
+.PHONY: help study test test-full table audit lab clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,6 +47,7 @@ study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the p
 	@python -m saistudy plan --profile $(PROFILE) $(if $(FULL),--full) $(if $(filter h200,$(PROFILE)),--ask)
 	@$(SNAKEMAKE) --cores $(JOBS) --keep-going
 	@python -m saistudy compare --profile $(PROFILE) || true
+	@python -m saistudy seal $(PROFILE)
 
 test: .venv/.ready ## ruff, pytest and nbval, the fast set
 	@ruff check . && ruff format --check --quiet .
@@ -55,7 +57,11 @@ test-full: .venv/.ready ## every count that the tests know; writes results/test-
 	@SAISTUDY_TEST_REPORT=results/test-full.json python -m pytest -m "full or not full" -n 2 --dist loadfile
 
 table: .venv/.ready ## tables and README from the records in results/
-	@python -m saistudy table $(notdir $(patsubst %/,%,$(wildcard results/demo/ results/mini/ results/h200/)))
+	@python -m saistudy table $(PROFILES)
+	@python -m saistudy seal $(PROFILES)
+
+audit: .venv/.ready ## is what stands in results/ what was computed? Nothing is trained
+	@python -m saistudy audit
 
 lab: .venv/.ready ## the notebooks in JupyterLab, on this machine only
 	.venv/bin/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \

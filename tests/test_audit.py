@@ -152,6 +152,20 @@ ALTERATIONS = [
 ]
 
 
+def test_every_number_that_a_notebook_shows_is_computed_again(kept):
+    """By a cell tagged `audit`, or as an epoch's line; Ultralytics' own caching line stands in finetune's."""
+    unseen = []
+    for path in sorted(kept.glob("*/*/run.ipynb")):
+        for cell in executed.read(path).cells:
+            if cell.cell_type == "code" and "audit" not in cell.metadata.get("tags", []):
+                texts = [out.get("text") or out.get("data", {}).get("text/plain", "") for out in cell.outputs]
+                lines = [line for text in texts for line in text.splitlines() if re.search(SHOWN, line)]
+                unseen += [
+                    (path.parent.name, line) for line in lines if not line.startswith(("epoch ", "<Figure"))
+                ]
+    assert [line for _, line in unseen if ": Caching images (" not in line] == []
+
+
 def restored(kept: Path, committed: Path, run: str) -> None:
     shutil.rmtree(committed / run)
     shutil.copytree(kept / "demo" / run, committed / run)

@@ -176,6 +176,7 @@ def _setup(profile: str, record: dict) -> dict:
         "again_s": record["cost"]["again_s"],
         **{"before": told["before"], "after": told["staged"], "in_memory": told["in_memory"]},
         "pages_mib": told["pages_mib"],
+        "loader_bytes": record["plans"]["fasdd_cv"]["loader_bytes"],
         "whole": [{key: row[key] for key in CHECK} for row in record["whole"]],
     }
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from saistudy.study import plots
 from saistudy.study.charts import panels
@@ -122,6 +122,7 @@ def forest(frame: pd.DataFrame, note: str) -> Figure:
     ax.plot(frame["delta"], y, "o", color=plots.COLOURS[0])
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(y, frame["label"], fontsize="small")
+    ax.xaxis.set_major_locator(MaxNLocator(5))  # more numbers of this length would run into each other
     right = ax.secondary_yaxis("right")
     right.set_yticks(y, [_verdict(row) for row in frame.to_dict("records")], fontsize="small")
     right.tick_params(length=0)
