@@ -384,6 +384,7 @@ def test_differences_by_hand():
         "r.f is on one side only",
     ]
     assert list(recomputed.differences({"n": 1}, {"n": True}))  # a flag is no number
+    assert list(recomputed.differences({"n": False}, {"n": 0.0}))
 
 
 def test_epoch_lines_follow_from_the_csv(committed):

@@ -17,10 +17,7 @@ from saistudy.study import run
 from saistudy.study.kernel import Console
 from saistudy.study.transcript import normalise, plain
 
-PARAMETERS = (
-    'profile = "demo"\nbaseline = "imgsz-896"\nmargin = 0.01\nalpha = 0.05\n'
-    "resamples_n = 200\nbootstrap_seed = 0"
-)
+PARAMETERS = 'profile = "demo"\npairs = [["1440", "896"]]\nresamples_n = 200\nbootstrap_seed = 0'
 CHECK = "from saistudy import params\np = params.check('ablation', globals())"
 
 
@@ -60,7 +57,7 @@ def outputs(path: Path) -> str:
 
 EVERYTHING = (
     CHECK,
-    "import os, sys, warnings\nprint(os.getcwd(), os.path.expanduser('~/x'), p.alpha)",
+    "import os, sys, warnings\nprint(os.getcwd(), os.path.expanduser('~/x'), p.resamples_n)",
     "warnings.warn('look')\nprint('out')\nobject()",
     "from IPython.display import display\ndisplay({'image/png': 'aGk='}, raw=True)",
     "for i in range(3): print(f'\\r\\033[K{i}', end='', flush=True)\nprint()",
@@ -72,13 +69,13 @@ def test_two_runs_give_the_same_bytes_without_when_and_where(tmp_path, capsys):
     path = notebook(tmp_path, *EVERYTHING)
     one, two = tmp_path / "results/demo/one/run.ipynb", tmp_path / "results/demo/two/run.ipynb"
     for output in (one, two):
-        run.execute(path, {"alpha": 0.2}, output)
+        run.execute(path, {"resamples_n": 20}, output)
     assert one.read_bytes() == two.read_bytes()
     text = one.read_text()
     # this machine's folders, the clock and the process are nowhere
     for trace in (str(ROOT), str(Path.home()) + "/", str(tmp_path), "start_time", "ipykernel_"):
         assert trace not in text
-    assert ". ~/x 0.2" in text
+    assert ". ~/x 20" in text
     assert "<object at 0x0>" in text
     assert "aGk=" in text
     # the cell ran in the repository root, quiet, with pinned threads, not as an exploration
@@ -212,9 +209,9 @@ def test_a_stopped_run_has_the_status_of_its_signal(tmp_path, monkeypatch, numbe
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("alhpa", "0.1", "ablation: unknown parameter 'alhpa'; did you mean 'alpha'?"),
-        ("alpha", "1e-3", "ablation: alpha is the text '1e-3', a number was expected: YAML reads"),
-        ("alpha", "[", "-p value '[' is not YAML"),
+        ("piars", "[]", "ablation: unknown parameter 'piars'; did you mean 'pairs'?"),
+        ("resamples_n", "1e3", "ablation: resamples_n is the text '1e3', a whole number was expected"),
+        ("pairs", "[", "-p value '[' is not YAML"),
     ],
 )
 def test_wrong_parameters_are_refused_before_a_kernel_starts(tmp_path, capsys, key, value, said):
@@ -234,11 +231,11 @@ def test_files_and_values_of_the_command_line_reach_the_cells(tmp_path, capsys):
     # a failed notebook of before is taken away by a good run
     (tmp_path / "out.failed.ipynb").write_text("")
     path = notebook(tmp_path, CHECK, "vars(p)")
-    words = ["-f", str(file), "-p", "alpha", "0.3"]
+    words = ["-f", str(file), "-p", "resamples_n", "30"]
     assert called(capsys, path, output, *words)[0] == 2
-    file.write_text("alpha: 0.2\nmargin: 1.0e-3\n")
+    file.write_text("resamples_n: 20\nbootstrap_seed: 7\n")
     assert called(capsys, path, output, *words) == (0, "")
-    assert re.search(r"'margin': 0\.001.*'alpha': 0\.3", outputs(output))
+    assert re.search(r"'resamples_n': 30.*'bootstrap_seed': 7", outputs(output))
     assert not (tmp_path / "out.failed.ipynb").exists()
     assert dict(os.environ) == before
 

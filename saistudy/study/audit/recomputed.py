@@ -31,8 +31,9 @@ def differences(seen, told, where: str = "") -> Iterator[str]:
 
 
 def _same(seen, told) -> bool:
-    both = isinstance(seen, int | float) and isinstance(told, int | float)
-    if both and not isinstance(seen, bool) and not isinstance(told, bool):
+    if isinstance(seen, bool) or isinstance(told, bool):
+        return seen is told
+    if isinstance(seen, int | float) and isinstance(told, int | float):
         return abs(seen - told) <= DIGITS * max(1, abs(told))
     return seen == told
 

@@ -79,10 +79,10 @@ def everything(profiles: list[str]) -> list[Audited]:
     Raises:
         Refusal: a profile has no results.
     """
-    settled = claims.settle_all(claims.read())
-    found = []
+    names = {profile: _names(profile) for profile in profiles}
+    settled, found = claims.settle_all(claims.read()), []
     for profile in profiles:
-        runs = [run(profile, name, settled) for name in _names(profile)]
+        runs = [run(profile, name, settled) for name in names[profile]]
         absent = any(one.absent for one in runs)
         found += [*runs, between(profile, absent)]
     root = results(profiles[0]).parent
