@@ -141,20 +141,38 @@ def costs(folder: Path, record: dict) -> list[str]:
 def counts(profile: str, record: dict) -> list[str]:
     """Images, images without boxes and boxes of val and test as the frames have them."""
     truth, images = (read_frame(profile, record["run"], name) for name in ("truth", "images"))
-    told = (
-        record["counts"]
-        if "columns" in record["counts"]
-        else record["counts"][record["params"]["handlings"][0]]
-    )
-    frame = pd.DataFrame(**told)
-    found = list(differences(frame["images"].to_dict(), record["data"]["images_n"], "data.images_n"))
+    shown = _counted(record)[record["data"]["name"]]
+    seen = {split: int(n) for split, n in shown["images"].items() if n}
+    found = list(differences(seen, record["data"]["images_n"], "data.images_n"))
     for split, mine in images.groupby("split"):
         boxes = truth[truth["split"] == split]
-        again = {"images": len(mine), "without boxes": int((~mine["image"].isin(boxes["image"])).sum())}
-        again |= {"groups": mine["group"].nunique()}
-        again |= {
-            f"{word} boxes": int((boxes["class"] == int(key)).sum())
-            for key, word in record["data"]["names"].items()
-        }
-        found += differences(again, {key: int(frame.loc[split, key]) for key in again}, f"counts.{split}")
+        again = {"images": len(mine), "groups": mine["group"].nunique()}
+        again |= {"without boxes": int((~mine["image"].isin(boxes["image"])).sum())}
+        names = record["data"]["names"].items()
+        again |= {f"{word} boxes": int((boxes["class"] == int(key)).sum()) for key, word in names}
+        found += differences(again, {key: int(shown.loc[split, key]) for key in again}, f"counts.{split}")
+    return found
+
+
+def _counted(record: dict) -> dict[str, pd.DataFrame]:
+    """The counts that a notebook shows by data set."""
+    if "handlings" not in record:
+        return {record["data"]["name"]: pd.DataFrame(**record["counts"])}
+    names = {handling: told["name"] for handling, told in record["handlings"].items()}
+    return {names[handling]: pd.DataFrame(**frame) for handling, frame in record["counts"].items()}
+
+
+def copies(profile: str, record: dict) -> list[str]:
+    """What a record says in two places is the same in both."""
+    found = []
+    if "trained" in record and record["trained"] is not None:
+        found += differences(record["settled"], record["trained"], "trained")
+    if "handlings" in record:
+        first = record["handlings"][record["params"]["handlings"][0]]
+        found += differences(first["conditions"], record["conditions"], "conditions")
+        parent = read_record(profile, record["parent"]["run"])["data"]
+        told = {parent["name"]: parent["images_n"]}
+        told |= {name: frame["images"].to_dict() for name, frame in _counted(record).items()}
+        for other in record["data"]["others"]:
+            found += differences(told[other["name"]], other["images_n"], f"images_n of {other['name']}")
     return found

@@ -51,6 +51,7 @@ def _training(profile: str, folder: Path, told: dict, book, seen: Audited) -> No
     found, seen.absent = recomputed.files(folder, told)
     seen.found += found + executed.epoch_lines(book, folder, told) + executed.arguments(folder, told)
     seen.found += recomputed.costs(folder, told) + recomputed.counts(profile, told)
+    seen.found += recomputed.copies(profile, told)
     if not seen.absent and not found:
         seen.found += recomputed.metrics(profile, told)
     seen.found += replay.findings(book, replay.names_of(profile, told, book))
