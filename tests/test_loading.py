@@ -189,7 +189,7 @@ def killed():
 
 
 def test_a_killed_pass_is_told_and_not_waited_for():
-    answers = bench._apart("fork", killed)
+    answers = bench.apart("fork", killed)
     assert next(answers) == 1
     with pytest.raises(Refusal, match="exit code -9"):
         next(answers)

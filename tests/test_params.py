@@ -41,6 +41,7 @@ STAGE1 = {
     "effective": [{"key": "workers", "value": 0, "reason": "no GPU"}],
     "exact": True,
     "oom_recovery": True,
+    "input": "store",
     "durable_dir": "",
 }
 

@@ -28,7 +28,7 @@ def alternate(conditions: dict[str, dict], passes_n: int, scratch: Path, **commo
     """
     rows = []
     try:
-        for row in _apart("spawn", _passes, conditions, passes_n, common | {"scratch": scratch}):
+        for row in apart("spawn", _passes, conditions, passes_n, common | {"scratch": scratch}):
             rows.append(row)
             if len(rows) % len(conditions) == 0:
                 print(f"pass {len(rows) // len(conditions)} of {passes_n} done", flush=True)
@@ -42,7 +42,7 @@ def _passes(conditions: dict[str, dict], passes_n: int, common: dict) -> Iterato
         for name, arguments in conditions.items():
             row = {"condition": name, "pass": number}
             try:
-                [seen] = _apart("fork", _feed, common | arguments)
+                [seen] = apart("fork", _feed, common | arguments)
                 row |= seen._asdict() | {"note": ""}
             except Refusal as refusal:
                 row |= dict.fromkeys(loading.Pass._fields) | {"note": str(refusal)}
@@ -58,7 +58,7 @@ def _feed(arguments: dict) -> Iterator[loading.Pass]:
     yield loading.feed(**arguments)
 
 
-def _apart(method: str, function, *arguments) -> Iterator:
+def apart(method: str, function, *arguments) -> Iterator:
     """What a generator yields in a process of its own; what it raises there is raised here.
 
     Raises:

@@ -14,6 +14,7 @@ def read_back(trainer) -> dict:
     Keys are Ultralytics' argument names where it has one; `weight_decay` and `lr0` are those of the
     optimizer's groups (stock scales weight decay by batch * accumulate / nbs), `copy_paste` is 0 where the
     labels carry no polygons (stock then returns at once), `imgsz` is the tensor [height, width] in pixels.
+    `input` is the way the images come (training.feed), which changes no bit of them.
     `mosaic_epochs_n` are the first epochs, those that are planned with mosaic (`planned_mosaic`).
     `groups` has a row per group of the optimizer; their learning rates over time are results.csv's `lr/pg*`.
     """
@@ -40,6 +41,7 @@ def read_back(trainer) -> dict:
         "amp": args.amp if trainer.amp and isinstance(args.amp, str) else bool(trainer.amp),
         "deterministic": bool(args.deterministic and torch.are_deterministic_algorithms_enabled()),
         "workers": int(trainer.train_loader.num_workers),
+        "input": getattr(dataset, "input", "stock"),
         "seed": int(args.seed),
         "epochs": int(trainer.epochs),
         "patience": int(args.patience),

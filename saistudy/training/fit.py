@@ -10,7 +10,7 @@ from ultralytics.utils import SETTINGS
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from saistudy.paths import write_text
-from saistudy.training import attempts, curves, finished, patience, progress, request, telemetry
+from saistudy.training import attempts, curves, feed, finished, patience, progress, request, telemetry
 from saistudy.training.finished import Fit
 from saistudy.training.paste import PasteDataset
 from saistudy.training.recovery import climb
@@ -35,6 +35,8 @@ def fit(
     llrd_rate=1.0,
     paste=None,
     tensorboard=False,
+    input="stock",
+    stores=(),
     **train,
 ) -> Fit:
     """Train a model and return what really happened; killed and called again, it goes on.
@@ -55,6 +57,8 @@ def fit(
         llrd_rate: learning rate of a layer as a fraction of the next one's (training.decay); 1 is stock.
         paste: a training.paste.Paste: synthetic images beside the real ones; engine "rect" only.
         tensorboard: write the columns of results.csv as event files into `folder`/tensorboard as well.
+        input: where pixels come from: "stock", "store" or "deferred" (training.feed); the same bits each way.
+        stores: folders where a store of decoded images may stand, in the order of preference.
         train: Ultralytics' own arguments under its own names; batch "auto" is the largest that fits.
 
     Raises:
@@ -73,7 +77,7 @@ def fit(
             curves.rewritten(run.folder / "results.csv", run.folder / curves.FOLDER).close()
         return run
     _prepare(run.folder, asked)
-    extra = {"llrd_rate": llrd_rate} | ({"dataset": partial(PasteDataset, paste=paste)} if paste else {})
+    extra = {"llrd_rate": llrd_rate} | _datasets(engine, paste, feed.asked(input, stores, train))
     start = Start(weights, data, run.folder, second=second, extra=extra, tensorboard=tensorboard, **kind)
     with progress.log_to(run.folder / "train.log"):
         trainer = climb(start, dict(train, patience=patiences[-1]), oom_recovery)
@@ -90,6 +94,16 @@ def _prepare(folder: Path, asked: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(begun, asked)
     SETTINGS.update({k: False for k, v in SETTINGS.items() if isinstance(v, bool)})  # nothing is reported
+
+
+def _datasets(engine: str, paste, fed: feed.Feed) -> dict:
+    """The kinds of data set that a trainer builds, as its attributes; Ultralytics' own engine has its own."""
+    if engine == "stock" or (fed.way == feed.STOCK and not paste):
+        return {}
+    if paste:  # objects are pasted on the decoded image: that is stock's way, and the store is left out
+        return {"dataset": partial(PasteDataset, paste=paste)}
+    kind = partial(feed.FedDataset, feed=fed)
+    return {"dataset": kind, "valset": kind}
 
 
 def _fill(run: Fit, start: Start, trainer) -> None:

@@ -122,13 +122,14 @@ def _rows(pred: dict, batch: dict, i: int) -> list[tuple]:
 class RectTrainer(DetectionTrainer):
     """The stock trainer at exactly the tensor that `imgsz` declares; `hw` is (height, width) in pixels.
 
-    `dataset` builds the data set of the training split.
+    `dataset` builds the data set of the training split, `valset` that of the validation split.
 
     Raises:
         Refusal: Ultralytics is of a version that was not tried, or the model's stride divides no such tensor.
     """
 
-    dataset = RectDataset
+    dataset = valset = RectDataset
+    renderer = None
 
     def __init__(self, *args, **kwargs):
         refuse_version(__version__)
@@ -141,7 +142,7 @@ class RectTrainer(DetectionTrainer):
         """A RectDataset for training or validation."""
         stride = max(int(unwrap_model(self.model).stride.max()), STRIDE_PX)
         refuse_stride(self.hw, stride)
-        kind = self.dataset if mode == "train" else RectDataset
+        kind = self.dataset if mode == "train" else self.valset
         return build_dataset(self.args, img_path, self.hw, batch, self.data, mode, stride, kind)
 
     def get_validator(self):
@@ -155,9 +156,16 @@ class RectTrainer(DetectionTrainer):
         )
 
     def preprocess_batch(self, batch):
-        """Stock, after the shape was checked (multi-scale comes later)."""
+        """Stock, after plans were rendered and the shape was checked (multi-scale comes later)."""
+        self.render(batch)
         refuse_other_shape(batch, self.hw)
         return super().preprocess_batch(batch)
+
+    def render(self, batch) -> None:
+        """Put pixels where a batch holds plans, (N, bytes): see training.plans."""
+        if batch["img"].ndim == 2:
+            self.renderer = self.renderer or self.train_loader.dataset.renderer(self.device)
+            batch["img"] = self.renderer(batch["img"])
 
     def save_model(self):
         """Stock, with the pair in the checkpoint's arguments: resume, predict and export find it there."""

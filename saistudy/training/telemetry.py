@@ -36,15 +36,17 @@ class Lacking(str):
 class Watched:
     """Mixin, named before the trainer: since the epoch's start, images seen and the first batch's hash.
 
-    The hash is xxh3_64 (hex) of the uint8 tensor (N, 3, height, width) as it leaves the loader.
+    The hash is xxh3_64 (hex) of the uint8 tensor (N, 3, height, width) as it leaves the loader, or as it is
+    rendered from plans: the same for each input.
     """
 
     images_n, first_batch = 0, ""
 
     def preprocess_batch(self, batch):
         """The trainer's own, after a look at the batch."""
+        getattr(self, "render", lambda batch: None)(batch)
         if not self.images_n:
-            self.first_batch = xxhash.xxh3_64_hexdigest(batch["img"].contiguous().numpy())
+            self.first_batch = xxhash.xxh3_64_hexdigest(batch["img"].contiguous().cpu().numpy())
         self.images_n += len(batch["img"])
         return super().preprocess_batch(batch)
 
@@ -145,7 +147,7 @@ class _Epochs:
         self.count("save_s")
         row = self.seen | {part: round(seconds, 4) for part, seconds in self.took.items()}
         row |= {"epoch": trainer.epoch + 1, "epoch_s": round(self.late_s + self.mark - self.opened, 4)}
-        row |= _images(trainer, self.took["wait_s"] + self.took["compute_s"]) | _gpu(trainer.device)
+        row |= _images(trainer, self.took["wait_s"] + self.took["compute_s"]) | gpu_peaks(trainer.device)
         lacking = {key: value for key, value in row.items() if isinstance(value, Lacking)}
         row |= dict.fromkeys(lacking, "") | {"unmeasured": " | ".join(map(": ".join, lacking.items()))}
         with open(self.csv, "a", encoding="utf-8") as file:
@@ -166,7 +168,7 @@ def _images(trainer, seconds: float) -> dict:
     return {key: value or why for key, value in (found | {"first_batch": trainer.first_batch}).items()}
 
 
-def _gpu(device: torch.device) -> dict:
+def gpu_peaks(device: torch.device) -> dict[str, float | Lacking]:
     if device.type != "cuda":
         return dict.fromkeys(PEAKS[:2], Lacking(f"trained on {device.type}"))
     reads = (torch.cuda.max_memory_allocated, torch.cuda.max_memory_reserved)
