@@ -11,11 +11,12 @@ UV := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 
 PROFILE ?= demo
 FULL ?=
+NOTEBOOKS ?=
 export PYTHONPATH := $(CURDIR)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PROFILES = $(notdir $(patsubst %/,%,$(wildcard results/demo/ results/mini/ results/h200/)))
 JOBS = $(shell sed -n 's/^jobs_n: *\([0-9]*\).*/\1/p' params/$(PROFILE)/study.yaml)
-SNAKEMAKE = snakemake --quiet all --nolock --rerun-triggers mtime --config profile=$(PROFILE) full=$(FULL)
+SNAKEMAKE = snakemake --quiet all --nolock --rerun-triggers mtime --config profile=$(PROFILE) full=$(FULL) notebooks=$(NOTEBOOKS)
 
 .PHONY: help study test test-full table audit lab clean
 
@@ -43,8 +44,8 @@ constraints.txt: requirements.lock
 	sed -E '/^ +--hash/d; s/ *\\$$//' $< > $@.part
 	mv $@.part $@
 
-study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the preregistered grid
-	@python -m saistudy plan --profile $(PROFILE) $(if $(FULL),--full) $(if $(filter h200,$(PROFILE)),--ask)
+study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the grid, NOTEBOOKS=all speed too
+	@python -m saistudy plan --profile $(PROFILE) $(if $(FULL),--full) $(if $(filter all,$(NOTEBOOKS)),--speed) $(if $(filter h200,$(PROFILE)),--ask)
 	@$(SNAKEMAKE) --cores $(JOBS) --keep-going
 	@python -m saistudy compare --profile $(PROFILE) || true
 	@python -m saistudy seal $(PROFILE)

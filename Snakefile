@@ -4,7 +4,7 @@ import shlex
 from saistudy.study import forecast
 
 PROFILE = config["profile"]
-RUNS = forecast.runs(PROFILE, full=bool(config.get("full")))
+RUNS = forecast.runs(PROFILE, full=bool(config.get("full")), speed=config.get("notebooks") == "all")
 forecast.drop_stale_stamps(PROFILE, RUNS)
 
 

@@ -51,6 +51,10 @@ def _run(given: argparse.Namespace) -> None:
 
     overrides = {name: _value(text) for name, text in given.parameter}
     values = params.read(given.notebook, given.file, overrides)
+    if given.notebook == "stage1":
+        from saistudy.study import gate
+
+        gate.refuse_no_go(values["profile"])
     from saistudy.study import run  # after the check: it takes a second
 
     run.execute(given.notebook, values, given.output)
@@ -61,13 +65,17 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from saistudy.study import forecast, planned
+    from saistudy.study import forecast, gate, planned
 
-    runs = forecast.runs(given.profile, given.full)
+    runs = forecast.runs(given.profile, given.full, given.speed)
     done = [name for name, run in runs.items() if forecast.done(given.profile, run)]
     print(f"profile {given.profile}: {len(runs)} runs, {len(done)} of them done")
     print(forecast.sentences(given.profile, given.full))
     print("\n".join(planned.sentences(given.profile)))
+    try:
+        print(gate.refuse_no_go(given.profile), end="\n" if given.profile in gate.GUARDED else "")
+    except Refusal as refusal:  # the gate itself may be among the runs: each training asks again
+        print(refusal)
     if given.ask and len(done) < len(runs):
         _agree()
 
@@ -125,7 +133,7 @@ def _expect(given: argparse.Namespace) -> None:
 
 
 def _stage(given: argparse.Namespace) -> int:
-    from saistudy.data import sources
+    from saistudy.data import sources, store
 
     if (given.source is None) != (given.target is None) and given.action in ("plan", "run"):
         raise Refusal(
@@ -135,6 +143,9 @@ def _stage(given: argparse.Namespace) -> int:
     own = given.target is None or given.profile is not None
     beside = sources.beside(profile) if own else (0, 0)
     found = sources.to_stage(profile, given.action, given.source, given.target)
+    if given.action == "release" and given.target is None:
+        for place in sources.stores(profile):
+            store.release(place)
     return max([_staged(given.action, *places, beside) for places in found.items()])
 
 
@@ -161,7 +172,7 @@ def _bench(given: argparse.Namespace) -> None:
     import json
 
     measure, sentences = _benchmark(given.what)
-    measured = measure()
+    measured = measure(given.minutes) if given.what == "step" else measure()
     print(json.dumps(measured, indent=1, allow_nan=False) if given.json else sentences(measured))
 
 
@@ -175,9 +186,11 @@ def _benchmark(what: str) -> tuple:
         from saistudy.study import bench_training
 
         return bench_training.measure, bench_training.sentences
-    from saistudy.study import bench_index, bench_staging
+    from saistudy.study import bench_index, bench_loader, bench_staging, bench_step
 
     return {
+        "loader": (bench_loader.measure, bench_loader.sentences),
+        "step": (bench_step.measure, bench_step.sentences),
         "staging": (bench_staging.measure, bench_staging.sentences),
         "index": (bench_index.measure_index, bench_index.sentences),
         "tree": (bench_index.measure_tree, bench_index.sentences),
@@ -207,6 +220,7 @@ def parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="what would run, its hours, money and bytes")
     plan.add_argument("--profile", default="demo")
     plan.add_argument("--full", action="store_true", help="the whole preregistered grid")
+    plan.add_argument("--speed", action="store_true", help="gate, throughput and large-batch as well")
     plan.add_argument("--ask", action="store_true", help="ask before going on (YES=1 answers)")
     plan.set_defaults(act=_plan)
     table = commands.add_parser("table", help="regenerate tables from records, and the README's")
@@ -232,7 +246,8 @@ def parser() -> argparse.ArgumentParser:
     stage.add_argument("--target", type=Path, help="the folder that it is staged to")
     stage.set_defaults(act=_stage)
     bench = commands.add_parser("bench", help="this machine's rates, A B A B in one run, minutes")
-    bench.add_argument("what", choices=["staging", "index", "tree", "training"])
+    bench.add_argument("what", choices=["loader", "step", "staging", "index", "tree", "training"])
+    bench.add_argument("--minutes", type=float, default=25.0, help="of step, which keeps every cell")
     bench.add_argument("--json", action="store_true", help="every pass, as JSON")
     bench.set_defaults(act=_bench)
     return top

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from saistudy.data import sources
 from saistudy.paths import PARAMS, ROOT, Refusal
 from saistudy.study import forecast
 
@@ -135,6 +136,7 @@ def test_the_joint_tree_needs_disk_and_no_memory():
     """By hand: 11.5 + 3.2 GiB staged; downloads and trees of both, 10.9 of the pool, 4 runs of 0.5."""
     cost = forecast.estimate("h200")
     assert cost["shm_gib"] == pytest.approx(14.7)
+    assert cost["store_gib"] == pytest.approx(63_546 * 3 * 1440 * 808 / 2**30, rel=0.01)
     assert cost["disk_gib"] == pytest.approx(2 * 14.7 + 10.9 + 4 * 0.5)
 
 
@@ -157,3 +159,14 @@ def test_the_full_grid_names_existing_arms():
         assert plan["stage2_arms"][0] == forecast.AS_MEANT and set(plan["stage2_from"]) <= set(plan["arms"])
         for arm in plan["stage2_arms"][1:]:
             assert (PARAMS / profile / "stage2-arms" / f"{arm}.yaml").is_file()
+
+
+def test_the_speed_notebooks_run_where_all_are_asked_for(monkeypatch):
+    """The gate before any training of stage 1; at h200, whose trainings wait for it, always."""
+    assert not {"gate", *forecast.SPEED} & set(forecast.runs("demo"))
+    runs = forecast.runs("demo", speed=True)
+    assert set(runs) - set(forecast.runs("demo")) == {"gate", *forecast.SPEED}
+    assert runs["896-s0"].needs == ("gate",) and runs["gate"].needs == ("setup-shm",)
+    monkeypatch.setattr(sources, "key", lambda *_: "downloads that are not here")
+    assert forecast.runs("h200")["896-s0"].needs == ("gate",)
+    assert runs["896-s0"].identity == forecast.runs("demo")["896-s0"].identity

@@ -18,7 +18,9 @@ import pytest
 from saistudy.paths import ROOT
 from saistudy.study import agreement
 
-TRAINED = ["data", "896-s0", "stage2-896-s0"]
+FIRST = ["data", "896-s0"]
+# each of these takes minutes; CI executes them all in the study from a fresh clone and compares their figures
+LONGER = [[*FIRST, "stage2-896-s0"], ["gate"], ["large-batch"]]
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +69,17 @@ def nbval(checkout: Path, out: Path, *words: str) -> subprocess.CompletedProcess
     )
 
 
-def test_training_notebooks_give_the_same_again(checkout, tmp_path):
-    paths = [f"results/demo/{run}/run.ipynb" for run in TRAINED]
+@pytest.mark.parametrize("runs", [FIRST, *(pytest.param(runs, marks=pytest.mark.full) for runs in LONGER)])
+def test_notebooks_that_train_give_the_same_again(checkout, tmp_path, runs):
+    paths = [f"results/demo/{run}/run.ipynb" for run in runs]
     done = nbval(checkout, tmp_path, "--nbval-lax", *paths)
     assert done.returncode == 0, done.stdout[-3000:]
     # every run was trained again, not found
-    fresh = [json.loads((tmp_path / "results/demo" / run / "record.json").read_text()) for run in TRAINED[1:]]
-    rows = agreement.compare(fresh, json.loads((checkout / "results/demo/expected.json").read_text()))
-    assert len(rows) == sum(len(record["metrics"]) for record in fresh)
-    assert rows["inside"].all(), rows.to_string()
+    fresh = [json.loads((tmp_path / "results/demo" / run / "record.json").read_text()) for run in runs]
+    banded = [record for record in fresh if record["notebook"] in ("stage1", "stage2")]
+    rows = agreement.compare(banded, json.loads((checkout / "results/demo/expected.json").read_text()))
+    assert len(rows) == sum(len(record["metrics"]) for record in banded)
+    assert not banded or rows["inside"].all(), rows.to_string()
 
 
 def test_the_ablation_gives_every_committed_output_again(checkout, tmp_path):

@@ -120,12 +120,20 @@ class FedDataset(RectDataset):
         return lean.replaced(transforms, plans.PLAN if planned else lean.LEAN)
 
     def renderer(self, device: torch.device):
-        """What makes the batches' plans into pixels on a device: one fused kernel on CUDA, else plain torch."""
+        """What makes the batches' plans into pixels on a device: a fused kernel on CUDA, else plain torch."""
         if device.type != "cuda":
             return rendering.TorchRenderer(torch.from_numpy(self.store.shared()), self.hw)
         from saistudy.training.kernel import TritonRenderer, resident  # Triton ships with CUDA torch only
 
         return TritonRenderer(resident(self.store.shared(), device), self.hw, device)
+
+
+def datasets(fed: Feed, engine: str = "rect") -> dict:
+    """The kinds of data set that a trainer builds, as its attributes; Ultralytics' own engine has its own."""
+    if engine == "stock" or fed.way == STOCK:
+        return {}
+    kind = partial(FedDataset, feed=fed)
+    return {"dataset": kind, "valset": kind}
 
 
 def has_polygons(dataset: RectDataset) -> bool:

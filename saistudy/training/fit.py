@@ -77,7 +77,10 @@ def fit(
             curves.rewritten(run.folder / "results.csv", run.folder / curves.FOLDER).close()
         return run
     _prepare(run.folder, asked)
-    extra = {"llrd_rate": llrd_rate} | _datasets(engine, paste, feed.asked(input, stores, train))
+    fed = feed.datasets(feed.asked(input, stores, train), engine)
+    if paste:  # objects are pasted on the decoded image: that is stock's way, and the store is left out
+        fed = {"dataset": partial(PasteDataset, paste=paste)}
+    extra = {"llrd_rate": llrd_rate} | fed
     start = Start(weights, data, run.folder, second=second, extra=extra, tensorboard=tensorboard, **kind)
     with progress.log_to(run.folder / "train.log"):
         trainer = climb(start, dict(train, patience=patiences[-1]), oom_recovery)
@@ -94,16 +97,6 @@ def _prepare(folder: Path, asked: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(begun, asked)
     SETTINGS.update({k: False for k, v in SETTINGS.items() if isinstance(v, bool)})  # nothing is reported
-
-
-def _datasets(engine: str, paste, fed: feed.Feed) -> dict:
-    """The kinds of data set that a trainer builds, as its attributes; Ultralytics' own engine has its own."""
-    if engine == "stock" or (fed.way == feed.STOCK and not paste):
-        return {}
-    if paste:  # objects are pasted on the decoded image: that is stock's way, and the store is left out
-        return {"dataset": partial(PasteDataset, paste=paste)}
-    kind = partial(feed.FedDataset, feed=fed)
-    return {"dataset": kind, "valset": kind}
 
 
 def _fill(run: Fit, start: Start, trainer) -> None:
