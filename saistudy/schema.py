@@ -81,6 +81,7 @@ class _Trained(Notebook):
     effective: list[Effective]
     exact: bool
     oom_recovery: bool
+    input: Literal["stock", "store", "deferred"]
     durable_dir: str
 
 
@@ -145,6 +146,143 @@ class Finetune(Notebook):
     effective: list[Effective]
 
 
+class Network(_Strict):
+    """The seed's network of `large-batch`, its names; sizes of layers."""
+
+    input_dim: Count
+    conv_channels: Annotated[list[Count], Field(min_length=1)]
+    lstm_hidden: Count
+    lstm_layers: Count
+    num_classes: Annotated[int, Field(ge=2)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Task(_Strict):
+    """The generated sequences of `large-batch`: frames, signal in standard deviations of the noise."""
+
+    sequence_length: Annotated[int, Field(ge=2)]
+    signal: Annotated[float, Field(gt=0)]
+    task_seed: Natural
+
+
+class Recipe(_Strict):
+    """The seed's training of `large-batch`, its names, and what it leaves open."""
+
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_epochs: Natural
+    epochs: Count
+    epochs_most: Count
+    weight_decay: Annotated[float, Field(ge=0)]
+    grad_clip: Annotated[float, Field(gt=0)]
+    class_weights: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    scheduler_patience: Natural
+    scheduler_factor: Annotated[float, Field(gt=0, lt=1)]
+    min_lr: Annotated[float, Field(ge=0)]
+    noise_std: Annotated[float, Field(ge=0)]
+    temporal_jitter: Natural
+    save_freq: Count
+    early_stopping_patience: Natural
+    diverged_factor: Annotated[float, Field(gt=1)]
+
+
+def _from_none(warmups: list[int]) -> list[int]:
+    if 0 not in warmups:
+        raise ValueError("a list with 0 was expected: what a warm-up does is seen beside none")
+    return warmups
+
+
+Seeds = Annotated[list[Natural], Field(min_length=2)]
+
+
+class LargeBatch(Notebook):
+    """Parameters of `large-batch`: network and training of seed 002, the grid, its rule, what is timed."""
+
+    device: Literal["cpu", "cuda"]
+    network: Network
+    task: Task
+    train_n: Count
+    val_n: Count
+    test_n: Annotated[int, Field(ge=20)]
+    base_batch: Count
+    base_lr: Annotated[float, Field(gt=0)]
+    batch_sizes: Annotated[list[Count], Field(min_length=1)]
+    warmups: Annotated[list[Natural], Field(min_length=1), AfterValidator(_from_none)]
+    train: Recipe
+    seeds: Seeds
+    decided_seeds: Seeds
+    margin: Annotated[float, Field(gt=0)]
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    resamples_n: Count
+    memory_limit_gib: Annotated[float, Field(ge=0)]
+    most_n: Count
+    timed_batches: Annotated[list[Count], Field(min_length=1)]
+    timed_steps_n: Annotated[int, Field(ge=2)]
+    precisions: Annotated[list[Literal["float32", "bfloat16", "float16"]], Field(min_length=1)]
+    price_per_h: Annotated[float, Field(ge=0)]
+    prices: dict[str, Annotated[float, Field(ge=0)]]
+
+
+class Gate(Notebook):
+    """Parameters of `gate`: seed document 003's test, and the thresholds that decide GO or NO-GO."""
+
+    batch: Count
+    accumulation: Count
+    workers: Natural
+    lr0: Annotated[float, Field(ge=0, le=1)]
+    seed: Natural
+    steps_n: Annotated[int, Field(ge=2)]
+    step: Literal["update", "batch"]
+    mean_n: Annotated[int, Field(ge=2)]
+    warmup_n: Natural
+    profiled_n: Natural
+    passes_n: Count
+    batches_n: Count
+    images_n: Count
+    loader_images_per_s_min: Annotated[float, Field(ge=0)]
+    loss_fall_min: float
+    loss_fall_se_min: float
+    minutes_max: Annotated[float, Field(gt=0)]
+    gpu_util_min: Annotated[float, Field(ge=0, le=1)]
+    gpu_memory_frac_max: Annotated[float, Field(gt=0, le=1)]
+
+
+Measured = Literal["classifier", "yolov8n", "yolov8s", "yolov8m"]
+
+
+class Throughput(Notebook):
+    """Parameters of `throughput`: networks and their batch, sizes, passes, what is compiled, the lessons."""
+
+    device: Literal["cpu", "cuda"]
+    networks: Annotated[dict[Measured, Count], Field(min_length=1)]
+    side_px: Side
+    classifier_px: Annotated[int, Field(ge=16)]
+    stored_px: Annotated[int, Field(ge=16)]
+    width: Count
+    blocks_n: Count
+    images_n: Count
+    workers: Count
+    passes_n: Annotated[int, Field(ge=2)]
+    steps_n: Count
+    epochs_n: Annotated[int, Field(ge=2)]
+    combined: list[
+        Literal["AMP float16", "AMP bfloat16", "compile", "channels-last", "parallel loading", "cache"]
+    ]
+    compile_networks: list[Measured]
+    compile_backend: Literal["inductor", "aot_eager"]
+    recipe_batch: Annotated[int, Field(ge=2)]
+    modern_batch: Count
+    train_n: Count
+    test_n: Annotated[int, Field(ge=20)]
+    lesson_px: Annotated[int, Field(ge=16)]
+    lesson_epochs: Count
+    lesson_batch: Count
+    seeds: Annotated[list[Natural], Field(min_length=2)]
+    margin: Annotated[float, Field(gt=0)]
+    resamples_n: Count
+
+
 class Claims(Notebook):
     """Parameters of `claims`: the claims of which seed, of which verdict, are shown; all are written."""
 
@@ -162,4 +300,7 @@ MODELS: dict[str, type[Notebook]] = {
     "ablation": Ablation,
     "claims": Claims,
     "finetune": Finetune,
+    "throughput": Throughput,
+    "gate": Gate,
+    "large-batch": LargeBatch,
 }

@@ -3,7 +3,13 @@
 import difflib
 import math
 
-from saistudy.schema import Effective
+from saistudy.schema import Effective, Network, Recipe, Task
+
+NESTED = {
+    "network": Network,
+    "task": Task,
+    "train": Recipe,
+}  # of large-batch; elsewhere train is Ultralytics'
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -64,7 +70,8 @@ def seen(value: object) -> str:
 
 def _unknown(known: list[str], where: str, values: dict) -> str:
     if "." in where:
-        fields = {field: field for field in Effective.model_fields}
+        model = NESTED.get(where.split(".")[0], Effective)
+        fields = {field: field for field in model.model_fields}
         return f"unknown parameter '{where}'{near(where.split('.')[-1], fields)}"
     words = {str(key): f"train.{key}" for key in values.get("train") or {}}
     words |= {field: field for field in known}

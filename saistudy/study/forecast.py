@@ -11,8 +11,10 @@ import yaml
 from saistudy import params
 from saistudy.data import joint, shm, sources
 from saistudy.paths import PARAMS, ROOT, Refusal, results, work, write_text
+from saistudy.study import gate
 from saistudy.study.ledger.rows import inputs as claims_inputs
 
+SPEED = ("throughput", "large-batch")  # run beside the gate where all notebooks are asked for
 AS_MEANT = "as-meant"  # the arm of stage 2 that is stage2.yaml itself
 POOLED = list(sources.VARIABLES)  # what the joint pool is made of
 
@@ -50,8 +52,8 @@ def study(profile: str) -> dict:
     return yaml.safe_load(path.read_text())
 
 
-def runs(profile: str, full: bool = False) -> dict[str, Run]:
-    """Every run of a profile by name, each after those that it needs.
+def runs(profile: str, full: bool = False, speed: bool = False) -> dict[str, Run]:
+    """Every run of a profile by name, each after those that it needs; with `speed` the speed notebooks too.
 
     A run's identity covers its own parameters, notebook, code and lock, its data and all runs before it,
     so one edited value changes that run and what follows, and nothing else.
@@ -63,10 +65,13 @@ def runs(profile: str, full: bool = False) -> dict[str, Run]:
     add = _adder(profile, found)
     add("data", "data", {"data": keys})
     add("setup-shm", "setup-shm", {"data": keys}, needs=["data"])
+    gated = speed or profile in gate.GUARDED
+    if gated:
+        add("gate", "gate", gate.inputs(profile), needs=["setup-shm"])
     for arm, seeds in seeds_by_arm(plan).items():
         for seed in seeds:
             inputs = {"data": keys["fasdd_cv"]}
-            add(f"{arm}-s{seed}", "stage1", inputs, arm, {"seed": seed}, ["setup-shm"])
+            add(f"{arm}-s{seed}", "stage1", inputs, arm, {"seed": seed}, ["gate" if gated else "setup-shm"])
     for arm, stage2_arm, seed in product(plan["stage2_from"], plan["stage2_arms"], plan["seeds"]):
         first = f"{arm}-s{seed}"
         inputs = {"data": keys, "stage1": found[first].identity}
@@ -75,6 +80,8 @@ def runs(profile: str, full: bool = False) -> dict[str, Run]:
     beside = {"finetune": {"data": keys["fasdd_cv"]}, "claims": claims_inputs()}
     for name in plan.get("beside", []):
         add(name, name, beside[name], needs=["setup-shm"])
+    for name in SPEED if speed else ():
+        add(name, name, {}, needs=["setup-shm"])
     trained = [name for name in found if found[name].notebook.startswith("stage")]
     add(
         "ablation",
@@ -148,6 +155,7 @@ def estimate(profile: str, full: bool = False) -> dict:
         "money": hours * cost["price_per_h"],
         "shm_gib": staged_gib,
         "loader_gib": max(_loader_gib(_merged(profile, "stage1", arm)) for arm in plan["arms"]),
+        "store_gib": max(_store_gib(_merged(profile, "stage1", arm), cost) for arm in plan["arms"]),
         "disk_gib": staged_gib + sum(cost["tree_gib"].values()) + runs_n * cost["run_gib"],
         "source": cost["source"],
     }
@@ -162,6 +170,13 @@ def _loader_gib(values: dict) -> float:
     """What the loaders of a training may put into /dev/shm, GiB; prefetch is Ultralytics' own 4."""
     train = values["train"] | values["change"]
     return shm.loader_bytes(train["batch"], side_px(train["imgsz"]), train["workers"]) / 2**30
+
+
+def _store_gib(values: dict, cost: dict) -> float:
+    """What the decoded train images of stage 1 fill at most, GiB: each the whole tensor."""
+    train = values["train"] | values["change"]
+    images_n = cost["train_images_n"]["fasdd_cv"] if values["input"] != "stock" else 0
+    return images_n * 3 * side_px(train["imgsz"]) ** 2 / 2**30
 
 
 def side_px(imgsz) -> int:
@@ -186,7 +201,8 @@ def sentences(profile: str, full: bool = False) -> str:
     lines += [
         f"{cost['seeds_n']} seed(s): at most {cost['hours']:.1f} hours, {cost['money']:.0f} US dollars",
         f"/dev/shm: {cost['shm_gib']:.1f} GiB of images and {cost['loader_gib']:.1f} GiB for the loader"
-        f" at the largest arm (free: {free['shm']:.1f})",
+        f" at the largest arm (free: {free['shm']:.1f}); decoded images, there or on the disk:"
+        f" {cost['store_gib']:.1f} GiB at most",
         f"disk: {cost['disk_gib']:.1f} GiB (free: {free['disk']:.1f})",
         f"rate: {cost['source']}",
     ]
