@@ -85,7 +85,16 @@ def test_checkpointing_updates_every_batch_norm_twice_but_those_of_the_head(name
     layers_n = seen["layers_n"]
     once = f"1 in {head_n}, " if head_n else ""
     assert (seen["plain"], seen["checkpointed"]) == (f"1 in {layers_n}", f"{once}2 in {layers_n - head_n}")
-    assert seen["gradients_apart"] < 1e-4
+
+
+def test_gradients_are_set_beside_the_plain_one():
+    one = accelerators.Bench("classifier", SMALL, "cpu", 2, 1)
+    seen = {row["factor"]: row for row in inspected.same_gradient(one, Setting(batch=8), "inductor")}
+    assert seen["compile"]["apart"] is None and seen["compile"]["note"] == settings.NOT_COMPILED
+    assert seen["checkpointing"]["apart"] < 1e-6 < seen["AMP bfloat16"]["apart"] < 0.2
+    expected = gradients(Setting(batch=8)), gradients(Setting(batch=8).but({"precision": "bfloat16"}))
+    by_hand = float((expected[1] - expected[0]).norm() / expected[0].norm())
+    assert seen["AMP bfloat16"]["apart"] == pytest.approx(by_hand, rel=1e-3)
 
 
 def test_a_checkpointed_network_is_itself_when_it_is_used():
@@ -224,8 +233,6 @@ def test_what_cannot_be_measured_says_why(files, monkeypatch):
     assert accelerators.pair(bench(files), "x", base, {"non_blocking": True})["note"] == settings.NO_GPU
     row = accelerators.pair(bench(), "compile", Setting(batch=4), {"compiled": "inductor"})
     assert row["note"] == settings.NOT_COMPILED
-    row = accelerators.pair(bench(), "x", Setting(batch=1), {"precision": "no such"})
-    assert row["note"] == ""  # no autocast: one more plain training
     torn = Setting(batch=4).but({"compiled": "no such back end"})
     row = accelerators.pair(bench(compiles=True), "compile", Setting(batch=4), {"compiled": torn.compiled})
     assert row["note"].startswith("not measured: InvalidBackend")
@@ -459,9 +466,14 @@ def test_a_claim_is_settled_only_where_it_can_be(profile, gpu, backend, verdicts
 
 
 def test_a_combination_that_lacks_a_part_settles_nothing():
-    rows = [row("a", "combined", [6.0, 6.0], left_out={"compiled": "why"})]
-    [found] = speedups.claims(rows, "h200", True, "inductor")
-    assert (found["verdict"], found["why"]) == ("not settled", "without compiled")
+    five = ["AMP float16", "compile", "channels-last", "parallel loading", "cache"]
+    cases = [(five, {}), (five, {"compiled": "why"}), (five[:3], {})]
+    told = []
+    for of, left_out in cases:
+        rows = [row("a", "combined", [6.0, 6.0], of=of, left_out=left_out)]
+        told += [(one["verdict"], one["why"]) for one in speedups.claims(rows, "h200", True, "inductor")]
+    missing = "without parallel loading, cache"
+    assert told == [("holds", ""), ("not settled", "without compiled"), ("not settled", missing)]
 
 
 def taught(switch: str, seed: int, correct) -> dict:

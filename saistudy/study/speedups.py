@@ -8,6 +8,7 @@ import pandas as pd
 from saistudy.study.bench import spread
 
 MIB = 2**20
+TOGETHER = ("AMP float16", "compile", "parallel loading", "channels-last", "cache")  # seed 001, L271-278
 
 
 class Claim(NamedTuple):
@@ -182,8 +183,10 @@ def _open(claim: Claim, row: dict, profile: str, gpu: bool, backend: str) -> str
         return "not applicable: no GPU"
     if claim.factor == "compile" and backend != "inductor":
         return f"{backend} generates no code"
-    missing = ", ".join(row["left_out"])
-    return f"without {missing}" if missing else ""
+    missing = [*row["left_out"]]
+    if claim.factor == "combined":
+        missing += [name for name in TOGETHER if name not in row["of"]]
+    return f"without {', '.join(missing)}" if missing else ""
 
 
 def claims_table(found: list[dict]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """What a rate does not tell: where a step's seconds go, what compiling costs, what BatchNorm sees."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -56,24 +57,50 @@ def _first_s(bench: Bench, setting: Setting) -> float:
 
 
 def batch_norm(bench: Bench, base: Setting) -> dict:
-    """How often BatchNorm updates in one step, plain and checkpointed, and how far apart the gradients are.
+    """How often BatchNorm updates its running statistics in one forward and backward pass.
 
-    {network, layers_n, plain and checkpointed (updates a layer: in how many layers), gradients_apart: their
-    largest difference over the largest gradient}. In float32, on the same weights and the same batch.
+    {network, layers_n, plain, checkpointed}: the latter two say how many updates in how many layers.
     """
-    updates, gradients = [], []
-    batch = networks.batch_of(bench.name, bench.sizes, base.batch, bench.device)
+    words = []
     for checkpointed in (False, True):
-        setting = base.but({"checkpointed": checkpointed})
-        stepper = steps.Stepper(bench.name, bench.sizes, setting, bench.device)
-        stepper.loss(stepper.take(batch)).backward()
-        updates.append(checkpointing.updates(stepper.network))
-        seen = [own.grad for own in stepper.network.parameters() if own.grad is not None]
-        gradients.append(torch.cat([one.flatten() for one in seen]))
-    words = [", ".join(f"{n} in {u.count(n)}" for n in sorted(set(u))) for u in updates]
-    apart = (gradients[0] - gradients[1]).abs().max() / gradients[0].abs().max()
-    row = {"network": bench.name, "layers_n": len(updates[0]), "plain": words[0], "checkpointed": words[1]}
-    return row | {"gradients_apart": float(apart)}
+        stepper, _ = _gradient(bench, base.but({"checkpointed": checkpointed}))
+        updates = checkpointing.updates(stepper.network)
+        words.append(", ".join(f"{n} in {updates.count(n)}" for n in sorted(set(updates))))
+    return {"network": bench.name, "layers_n": len(updates), "plain": words[0], "checkpointed": words[1]}
+
+
+def same_gradient(bench: Bench, base: Setting, backend: str) -> list[dict]:
+    """How far each factor's gradient is from the plain one, on the same weights and the same batch.
+
+    Rows of network, factor, apart (norm of the difference over the norm of the plain gradient), note.
+    """
+    _, plain = _gradient(bench, base)
+    rows = []
+    for factor, changes in settings.step_factors(backend).items():
+        possible, why = settings.applicable(changes, bench.gpu, bench.compiles)
+        row = {"network": bench.name, "factor": factor, "apart": None, "note": "; ".join(why.values())}
+        try:
+            if possible:
+                row["apart"] = float((_gradient(bench, base.but(possible))[1] - plain).norm() / plain.norm())
+        except FAILURES as error:
+            row["note"] = not_measured(error)
+        rows.append(row)
+        release(bench)
+    return [row if row["apart"] is None or math.isfinite(row["apart"]) else _overflowed(row) for row in rows]
+
+
+def _overflowed(row: dict) -> dict:
+    return row | {"apart": None, "note": "the gradient was not finite: a scaler would skip this step"}
+
+
+def _gradient(bench: Bench, setting: Setting) -> tuple[steps.Stepper, torch.Tensor]:
+    """A stepper after one forward and backward pass, and its gradient, (parameters,) float32; not scaled."""
+    stepper = steps.Stepper(bench.name, bench.sizes, setting, bench.device)
+    batch = stepper.take(networks.batch_of(bench.name, bench.sizes, setting.batch, bench.device))
+    for part in networks.parts(batch, setting.accumulate):
+        (stepper.loss(part) / setting.accumulate).backward()
+    own = [one.grad.flatten() for one in stepper.network.parameters() if one.grad is not None]
+    return stepper, torch.cat(own)
 
 
 def step_s(bench: Bench, setting: Setting) -> float:

@@ -14,7 +14,7 @@ from saistudy.training.settings import Setting
 
 PARTS = ("wait", "forward", "backward", "optimizer")
 LR, WEIGHT_DECAY = 1e-4, 1e-4  # weight decay: seed document 001, L170; a step's rate depends on neither
-CAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+CAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Stepper:
@@ -40,7 +40,7 @@ class Stepper:
         return _Span(f"part.{name}", self.device) if self.marks else nullcontext()
 
     def _cast(self):
-        kind = CAST.get(self.setting.precision)
+        kind = CAST[self.setting.precision]
         return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
 
     def take(self, batch: dict) -> dict:
