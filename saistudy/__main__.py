@@ -1,6 +1,7 @@
 """The command line: `python -m saistudy <command> --help`."""
 
 import argparse
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -177,20 +178,17 @@ def _bench(given: argparse.Namespace) -> None:
 
 
 def _benchmark(what: str) -> tuple:
-    """What measures, and what says it in words; only a training needs torch and its threads pinned."""
-    if what == "training":
+    """What measures, and what says it in words; benches of files need no torch."""
+    if what in ("training", "loader", "step"):
         from saistudy import hardware
 
         hardware.pin_threads()
         hardware.quiet()
-        from saistudy.study import bench_training
-
-        return bench_training.measure, bench_training.sentences
-    from saistudy.study import bench_index, bench_loader, bench_staging, bench_step
+        module = importlib.import_module(f"saistudy.study.bench_{what}")
+        return module.measure, module.sentences
+    from saistudy.study import bench_index, bench_staging
 
     return {
-        "loader": (bench_loader.measure, bench_loader.sentences),
-        "step": (bench_step.measure, bench_step.sentences),
         "staging": (bench_staging.measure, bench_staging.sentences),
         "index": (bench_index.measure_index, bench_index.sentences),
         "tree": (bench_index.measure_tree, bench_index.sentences),
