@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from saistudy.data.photographs import ORIENTATION
 from saistudy.paths import Refusal
 
 ROTATED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height; OpenCV heeds them
-ORIENTATION = 274  # EXIF's tag of it
 
 
 def fitted(height: int, width: int, hw: tuple[int, int]) -> list[tuple[int, int]]:

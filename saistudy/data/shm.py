@@ -166,11 +166,11 @@ def _sentence(target: Path, known: dict, pages: int) -> str:
     files_n = "any number of" if known["free_files_n"] is None else known["free_files_n"]
     advice = "free some, lower workers or batch, or train from disk"
     return (
-        f"{target} {'has' if known['fits'] else 'lacks'} room: {_gib(known['needed_bytes'])} are needed"
-        f" ({_gib(max(0, pages))} for {known['missing_n']} of {known['files_n']} files,"
-        f" {_gib(known['loader_bytes'])} for the data loaders, {_gib(known['reserve_bytes'])} reserve),"
-        f" {_gib(known['usable_bytes'])} and {files_n} files can be added ({_gib(known['free_bytes'])} free"
-        f" there, {_gib(known['free_memory_bytes'])} of memory); about {known['seconds']:.1f} s with"
+        f"{target} {'has' if known['fits'] else 'lacks'} room: {gib(known['needed_bytes'])} are needed"
+        f" ({gib(max(0, pages))} for {known['missing_n']} of {known['files_n']} files,"
+        f" {gib(known['loader_bytes'])} for the data loaders, {gib(known['reserve_bytes'])} reserve),"
+        f" {gib(known['usable_bytes'])} and {files_n} files can be added ({gib(known['free_bytes'])} free"
+        f" there, {gib(known['free_memory_bytes'])} of memory); about {known['seconds']:.1f} s with"
         f" {known['threads_n']} thread(s){'.' if known['fits'] else f': {advice}.'}"
     )
 
@@ -180,7 +180,8 @@ def _pages(sizes: Iterable[int]) -> int:
     return sum(-(-size // PAGE_BYTES) for size in sizes) * PAGE_BYTES
 
 
-def _gib(n: int) -> str:
+def gib(n: int) -> str:
+    """Bytes in words: GiB, below an eighth of one MiB."""
     return f"{n / 2**30:.2f} GiB" if n >= 2**27 else f"{n / 2**20:.2f} MiB"
 
 
@@ -192,5 +193,5 @@ def _given_up(error: OSError, target: Path, needed_bytes: int) -> str:
     with suppress(OSError):
         mirror.remove(target)
     given = "part of it could not be given back" if target.exists() else "all of it was given back"
-    usable = _gib(room(target).usable_bytes)
-    return f"{why}), {given}: {_gib(needed_bytes)} were needed, {usable} can be used now."
+    usable = gib(room(target).usable_bytes)
+    return f"{why}), {given}: {gib(needed_bytes)} were needed, {usable} can be used now."

@@ -20,6 +20,7 @@ import numpy as np
 
 from saistudy.data import storing
 from saistudy.data.room import room
+from saistudy.data.shm import gib
 from saistudy.data.staging import transfer
 from saistudy.paths import Refusal, write_json
 
@@ -91,7 +92,11 @@ def opened(folder: Path, files: list[str], hw: tuple[int, int]) -> Store:
     Raises:
         Refusal: there is none, it is of something else, or its files do not have the size they should.
     """
-    asked = name(files, hw)
+    return _finished(folder, name(files, hw))
+
+
+def _finished(folder: Path, asked: str) -> Store:
+    """The store in `folder`, if it is finished and has this name."""
     try:
         known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         size = (folder / storing.PIXELS).stat().st_size
@@ -123,15 +128,15 @@ def ensure(
     Raises:
         Refusal: no place has room (nothing is left behind), a file is no image or changed meanwhile.
     """
-    asked, index, wants = name(files, hw), None, []
+    asked, wants = name(files, hw), []
     for place in places:
         if (place / asked / MANIFEST).is_file():
-            return opened(place / asked, files, hw)
+            return _finished(place / asked, asked)
     index = storing.layout(files, hw)
     for place in places:
         needed = storing.size_bytes(index) + index.nbytes + beside_bytes
         if not _make_room(place, asked, needed):
-            wants.append(f"{place} has {_gib(_usable(place, asked))}")
+            wants.append(f"{place} has {gib(_usable(place, asked))}")
             continue
         try:
             return _built(place / asked, files, hw, index, wait_s, say)
@@ -140,7 +145,7 @@ def ensure(
                 raise
             shutil.rmtree(place / asked, ignore_errors=True)
             wants.append(f"{place} filled up meanwhile")
-    needed = f"{_gib(storing.size_bytes(index) + beside_bytes)} are needed, {', '.join(wants)}"
+    needed = f"{gib(storing.size_bytes(index) + beside_bytes)} are needed, {', '.join(wants)}"
     raise Refusal(f"no place for the decoded images: {needed}: free some, or train with input stock.")
 
 
@@ -186,7 +191,7 @@ def _built(folder: Path, files, hw, index: np.ndarray, wait_s: float, say) -> St
     """Fill a folder, or what is missing of one that was begun; its manifest last."""
     with transfer.owned(folder, wait_s, say):
         if (folder / MANIFEST).is_file():
-            return opened(folder, files, hw)
+            return _finished(folder, folder.name)
         folder.mkdir(parents=True, exist_ok=True)
         rows = storing.begun(folder, index)
         mapped = np.memmap(folder / storing.PIXELS, np.uint8, "r+", shape=storing.size_bytes(index))
@@ -201,7 +206,3 @@ def _built(folder: Path, files, hw, index: np.ndarray, wait_s: float, say) -> St
             {"name": folder.name, "hw": list(hw), "images_n": len(files), "bytes": storing.size_bytes(index)},
         )
         return Store(folder)
-
-
-def _gib(n: int) -> str:
-    return f"{n / 2**30:.2f} GiB" if n >= 2**27 else f"{n / 2**20:.2f} MiB"

@@ -11,10 +11,10 @@ from time import monotonic
 from typing import NamedTuple
 
 from saistudy import hardware, paths
-from saistudy.data import fasdd, shm, sources, tree, twin
 from saistudy.paths import Refusal, write_json
 from saistudy.study.bench import apart
 from saistudy.study.bench_staging import environment
+from saistudy.study.bench_training import staged
 
 RESIDENT = "resident"
 FIRST = (RESIDENT, "deferred", "stock")
@@ -70,7 +70,7 @@ def measure(minutes: float = 25.0, work: Path | None = None, kept: Path | None =
     known = {"environment": environment(), "gpus": gpus, "goals": GOALS, "minutes": minutes}
     rows, left = [], []
     with TemporaryDirectory(dir=base) as folder, TemporaryDirectory(dir="/dev/shm") as memory:
-        data = _staged(bool(gpus), Path(folder), Path(memory) / "twin")
+        data = staged("h200" if gpus else "demo", 2560 if gpus else 60, Path(folder), Path(memory) / "twin")
         for cell in asked:
             if monotonic() - started + longest > 60 * minutes:
                 left.append(cell._asdict())
@@ -89,15 +89,6 @@ def _kept(gpus: list[dict]) -> Path | None:
     if gpus and "H200" in gpus[0]["name"]:
         return paths.results("h200-bench") / "step.json"
     return None
-
-
-def _staged(gpu: bool, folder: Path, target: Path) -> Path:
-    """The data.yaml of a generated twin of FASDD in memory; at published sizes for a GPU."""
-    style = {} if gpu else sources.SMALL["fasdd_cv"]
-    twin.write_fasdd(folder / "twin", 2560 if gpu else 60, 0, faults="none", **style)
-    tree.build(fasdd.read(folder / "twin"), folder / "tree")
-    shm.stage(folder / "tree", target)
-    return target / "data.yaml"
 
 
 def _row(cell: Cell, data: Path, folder: Path, stores: Path) -> dict:

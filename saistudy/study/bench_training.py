@@ -46,7 +46,7 @@ def measure(profile: str = "", images_n: int = 0, epochs_n: int = 0, work: Path 
     base = work or paths.work("bench")
     base.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=base) as folder, TemporaryDirectory(dir="/dev/shm") as memory:
-        data = _staged(profile, images_n, Path(folder), Path(memory) / "twin")
+        data = staged(profile, images_n, Path(folder), Path(memory) / "twin")
         asked = {"data": data, "folder": Path(folder) / "run", "epochs_n": epochs_n}
         found = {"rows": [_apart(_arm, profile, arm, {}, asked) for arm in ARMS]}
         if gpu:
@@ -60,7 +60,7 @@ def measure(profile: str = "", images_n: int = 0, epochs_n: int = 0, work: Path 
     }
 
 
-def _staged(profile: str, images_n: int, folder: Path, target: Path) -> Path:
+def staged(profile: str, images_n: int, folder: Path, target: Path) -> Path:
     """The data.yaml of a generated twin of FASDD in memory; at published sizes for h200."""
     style = {} if profile == "h200" else sources.SMALL["fasdd_cv"]
     twin.write_fasdd(folder / "twin", images_n, 0, faults="none", **style)

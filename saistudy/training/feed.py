@@ -31,7 +31,7 @@ SAMPLE_N = 8  # images rendered and compared with the installed OpenCV before a 
 class Feed:
     """The way that is asked for, and where stores may stand (in the order of preference).
 
-    `beside_bytes` stay free in a place in memory: the loaders' batches and a reserve.
+    `beside_bytes` stay free in a place in memory: the loaders' batches.
     """
 
     way: str = STOCK
@@ -39,7 +39,7 @@ class Feed:
     beside_bytes: int = 0
 
 
-def asked(way: str, places, train: dict, reserve_bytes: int = 0) -> Feed:
+def asked(way: str, places, train: dict) -> Feed:
     """The Feed of a training with Ultralytics' arguments `train`.
 
     Raises:
@@ -55,7 +55,7 @@ def asked(way: str, places, train: dict, reserve_bytes: int = 0) -> Feed:
     side = math.isqrt(sides[0] * sides[1])
     workers = train.get("workers", DEFAULT_CFG.workers)
     loaders = shm.loader_bytes(batch, side, workers, lean.PREFETCH_N + 2)  # a ring has two more
-    return Feed(way, tuple(map(Path, places)), loaders + reserve_bytes)
+    return Feed(way, tuple(map(Path, places)), loaders)
 
 
 class FedDataset(RectDataset):
@@ -155,7 +155,7 @@ def no_plan(dataset: RectDataset) -> str:
     return ""
 
 
-def differs(dataset: FedDataset, hyp, device: torch.device | None = None) -> str:
+def differs(dataset: FedDataset, hyp) -> str:
     """How rendered images differ from those of the installed OpenCV over a sample; empty where they do not.
 
     Both ways draw from the same random state; that of the training is left as it was.
@@ -164,7 +164,7 @@ def differs(dataset: FedDataset, hyp, device: torch.device | None = None) -> str
     with _kept_random():
         rendered = samples(dataset, hyp, DEFERRED, indices)
         wanted = samples(dataset, hyp, STORE, indices)
-    device = device or torch.device("cuda" if torch.cuda.is_available() and LOCAL_RANK < 1 else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() and LOCAL_RANK < 1 else "cpu")
     images = dataset.renderer(device)(torch.stack([one["img"] for one in rendered])).cpu()
     wrong = int((images != torch.stack([one["img"] for one in wanted])).sum())
     if not wrong:

@@ -101,12 +101,18 @@ def feed(
 
 
 def loader(
-    data_yaml: Path, cache: bool | str, workers: int, batch: int, imgsz: int, **train
+    data_yaml: Path,
+    cache: bool | str,
+    workers: int,
+    batch: int,
+    imgsz: int,
+    build=build_yolo_dataset,
+    **train,
 ) -> InfiniteDataLoader:
     """The loader over the training split as `DetectionTrainer` of Ultralytics 8.4.190 builds and seeds it.
 
     Its `init_seeds` is not called: it sets deterministic kernels too, which a loader does not use, and
-    that imports torch's compiler.
+    that imports torch's compiler. `build` makes the data set of (cfg, images, batch, data).
 
     Raises:
         Refusal: Ultralytics did without the cache.
@@ -116,7 +122,7 @@ def loader(
         seed(cfg.seed + 1 + RANK)
     data = check_det_dataset(str(data_yaml), autodownload=False)
     with redirect_stdout(io.StringIO()):  # a bar for the cache, whatever YOLO_VERBOSE says
-        dataset = build_yolo_dataset(cfg, data["train"], batch, data)
+        dataset = build(cfg, data["train"], batch, data)
     if cache and dataset.cache != cache:
         raise Refusal(f"cache={cache} was asked for, Ultralytics does without: it found too little room.")
     device = "cpu" if str(cfg.device) == "cpu" else "cuda"  # decides whether batches are pinned

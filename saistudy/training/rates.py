@@ -1,23 +1,18 @@
 """What feeding a training costs the CPU: a loader of each input without a model, all processes counted."""
 
 import os
-import random
 import time
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import psutil
-import torch
-from ultralytics.cfg import get_cfg
-from ultralytics.data import YOLODataset
-from ultralytics.data.build import InfiniteDataLoader, build_dataloader, build_yolo_dataset
-from ultralytics.data.utils import check_det_dataset
+from ultralytics.data.build import InfiniteDataLoader
 
-from saistudy.training import feed
+from saistudy.training import feed, loading
 from saistudy.training.dataset import build_dataset
+from saistudy.training.ladder import STRIDE_PX
 
 
 class Rate(NamedTuple):
@@ -29,25 +24,20 @@ class Rate(NamedTuple):
     input: str
 
 
-def loader(
-    data_yaml: Path, way: str, hw, batch: int, workers: int, places, seed: int = 0, **train
-) -> InfiniteDataLoader:
+def loader(data_yaml: Path, way: str, hw, batch: int, workers: int, places, **train) -> InfiniteDataLoader:
     """A training loader: Ultralytics' own for the square `hw` where `way` is stock, else fed from a store.
 
     Raises:
         Refusal: no such way.
     """
-    cfg = get_cfg(overrides={"data": str(data_yaml), "cache": False, "imgsz": max(hw), **train})
-    for start in (random.seed, np.random.seed, torch.manual_seed):
-        start(seed)
-    data = check_det_dataset(str(data_yaml), autodownload=False)
-    if way == feed.STOCK and hw[0] == hw[1]:
-        dataset: YOLODataset = build_yolo_dataset(cfg, data["train"], batch, data)
-    else:
-        asked = feed.asked(way, places, {"batch": batch, "imgsz": list(hw), "workers": workers})
-        kind = partial(feed.FedDataset, feed=asked)
-        dataset = build_dataset(cfg, data["train"], hw, batch, data, "train", 32, kind)
-    return build_dataloader(dataset, batch, workers, shuffle=True, device="cpu")
+    asked = feed.asked(way, places, {"batch": batch, "imgsz": list(hw), "workers": workers})
+    kind = partial(feed.FedDataset, feed=asked)
+
+    def fed(cfg, images, batch, data):
+        return build_dataset(cfg, images, hw, batch, data, "train", STRIDE_PX, kind)
+
+    own = {"build": fed} if way != feed.STOCK or hw[0] != hw[1] else {}
+    return loading.loader(data_yaml, False, workers, batch, max(hw), device="cpu", **own, **train)
 
 
 def rate(
