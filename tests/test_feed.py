@@ -1,13 +1,17 @@
 """Each input gives the bits of stock Ultralytics: batches, labels, and the weights after two epochs."""
 
+import copy
 import hashlib
+import pickle
 import random
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from ultralytics.cfg import get_cfg
 from ultralytics.data.build import build_dataloader, build_yolo_dataset
 
@@ -213,6 +217,42 @@ def test_a_ring_uses_memory_again_and_stacks_like_torch():
         seen.append(stacked.data_ptr())
     assert seen[3] == seen[0] and seen[4] == seen[1] and len(set(seen[:3])) == 3
     assert seen[5] not in seen[:3]
+
+
+def test_a_batch_leaves_its_worker_without_a_file_for_each_tensor():
+    """What lies in shared memory goes as torch sends it, the rest as bytes; both arrive equal."""
+    ring = torch.arange(12, dtype=torch.uint8).reshape(2, 6).share_memory_()
+    batch = {"img": ring, "cls": torch.rand(3, 1), "batch_idx": torch.zeros(0), "im_file": ("a", "b")}
+    _, (parts, keys) = lean.Sent(batch).__reduce__()
+    assert keys == ["cls", "batch_idx"] and parts["img"] is ring
+    arrived = pickle.loads(bytes(ForkingPickler.dumps(lean.Sent(batch | {"img": torch.empty(0)}))))
+    assert type(arrived) is dict and arrived["im_file"] == ("a", "b")
+    for key in keys:
+        assert torch.equal(arrived[key], batch[key]) and arrived[key].dtype == batch[key].dtype
+
+
+@pytest.mark.parametrize("way", ["store", "deferred"])
+def test_only_a_ring_of_images_takes_shared_memory(tiny, tmp_path, way):
+    """Of a real worker's batch: images of the store lie in it, labels and plans do not."""
+    built = fed(tiny, way, [tmp_path])
+    loader = DataLoader(built, batch_size=4, num_workers=1, collate_fn=built.collate_fn)
+    shared = {key: value.is_shared() for key, value in next(iter(loader)).items() if torch.is_tensor(value)}
+    assert shared == {"img": way == "store", "cls": False, "bboxes": False, "batch_idx": False}
+
+
+def test_a_label_is_copied_as_deep_as_stock_copies_it():
+    """Nothing that is changed in a copy reaches the original; nested lists of polygons too."""
+    stock = {"im_file": "a", "shape": (4, 6), "cls": np.ones((2, 1)), "segments": [np.ones((3, 2))]}
+    stock |= {"bboxes": np.ones((2, 4)), "keypoints": None, "normalized": True}
+    made, wanted = copy.deepcopy(lean.Label(stock)), copy.deepcopy(stock)
+    assert type(made) is dict and list(made) == list(wanted)
+    made["cls"] += 1
+    made["segments"][0] += 1
+    made["segments"].append(None)
+    assert stock["cls"].max() == 1 and len(stock["segments"]) == 1 and stock["segments"][0].max() == 1
+    assert {k: v for k, v in made.items() if isinstance(v, str | bool | tuple | None)} == {
+        k: v for k, v in wanted.items() if isinstance(v, str | bool | tuple | None)
+    }
 
 
 def test_replacing_keeps_what_stands_in_two_places(tiny, tmp_path):

@@ -12,6 +12,7 @@ import pandas as pd
 from saistudy.paths import results, write_text
 from saistudy.study.ledger import (
     arithmetic,
+    batches,
     built,
     contradictions,
     known,
@@ -20,6 +21,7 @@ from saistudy.study.ledger import (
     recorded,
     rows,
     settings,
+    speeds,
     tried,
 )
 from saistudy.study.ledger.quantities import Finding
@@ -30,7 +32,7 @@ UNMEASURED, NEVER = "not yet measured", "not measurable"
 VERDICTS = (HOLDS, FAILS, CONTRADICTED, UNMEASURED, NEVER)
 SETTLED = VERDICTS[:3]
 Check = Callable[[Claim, Ledger], Finding | None]
-MODULES = (arithmetic, contradictions, known, settings, tried, built, recorded)
+MODULES = (arithmetic, contradictions, known, settings, tried, built, recorded, speeds, batches)
 CHECKS: dict[str, Check] = {name: check for module in MODULES for name, check in module.CHECKS.items()}
 SOURCES = {name: module.SOURCE for module in MODULES for name in module.CHECKS}
 

@@ -89,3 +89,13 @@ def cpu_autocast_dtype() -> str:
 def adamw_betas() -> tuple[float, float]:
     """The betas of torch's AdamW when none are given."""
     return tuple(torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).defaults["betas"])
+
+
+def clipped(norm: float) -> tuple[float, float]:
+    """The norm of a step's gradients before and after torch clips them at `norm`; a target of 1e6 makes the
+    first one large."""
+    layer, x = nn.Linear(3, 1), torch.arange(3.0).reshape(1, 3)
+    nn.utils.vector_to_parameters(torch.zeros(4), layer.parameters())
+    (layer(x) - 1e6).pow(2).sum().backward()
+    before = nn.utils.clip_grad_norm_(layer.parameters(), norm)
+    return float(before), float(nn.utils.get_total_norm([p.grad for p in layer.parameters()]))

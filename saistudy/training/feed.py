@@ -69,8 +69,9 @@ class FedDataset(RectDataset):
         hyp = kwargs["hyp"]
         self.input, self.why = self._settled(hyp)
         self.transforms = self.build_transforms(hyp)
-        if self.input == STORE and self.augment:
+        if self.input != STOCK and self.augment:
             self.collate_fn = partial(lean.collate, ring=lean.Ring())
+            self.labels = [lean.Label(label) for label in self.labels]
 
     def _settled(self, hyp) -> tuple[str, str]:
         """The way that runs and why it is not the one asked for."""

@@ -42,6 +42,13 @@ def adamw_betas(_: Claim, __: Ledger) -> Finding:
     return Finding(described.adamw_betas(), "torch, tried live: defaults of AdamW", why, refutes=True)
 
 
+def clipped_norm(claim: Claim, _: Ledger) -> Finding:
+    """The norm of a step's gradients after clipping at `said` norm, where it was far larger before."""
+    before, after = described.clipped(claim.figures()["norm"])
+    how = f"torch, tried live: a gradient of norm {before:.3g} clipped"
+    return Finding(after, how, "of one step; that the rate is then right is not said")
+
+
 CHECKS = {
     f.__name__: f
     for f in (
@@ -51,6 +58,7 @@ CHECKS = {
             checkpoint_updates,
             cpu_autocast,
             adamw_betas,
+            clipped_norm,
         ),
     )
 }
