@@ -21,9 +21,8 @@ def repository(tmp_path):
     for name in (".pre-commit-config.yaml", "pyproject.toml"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / ".gitignore").write_text(".venv\n")
-    (tmp_path / "saistudy").mkdir()
-    (tmp_path / "saistudy" / "__init__.py").touch()  # by which ruff knows what to sort as our own
+    (tmp_path / "saistudy").symlink_to(ROOT / "saistudy")  # by which ruff knows what to sort as our own
+    (tmp_path / ".gitignore").write_text(".venv\nsaistudy\n")
     return tmp_path
 
 
