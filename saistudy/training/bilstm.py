@@ -28,8 +28,11 @@ class ConvBiLstm(nn.Module):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * lstm_hidden, num_classes))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        features = self.blocks(x.transpose(1, 2)).transpose(1, 2)
-        return self.head(self.lstm(features)[0])
+        return self.head(self.features(x))
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """What the head sees, (N, frames, 2 lstm_hidden)."""
+        return self.lstm(self.blocks(x.transpose(1, 2)).transpose(1, 2))[0]
 
 
 def _block(width_in: int, width_out: int, dropout: float) -> nn.Sequential:

@@ -1,7 +1,7 @@
 """What torch does in the cases that two of the seeds describe, tried live on a CPU.
 
-The network is that of seed document 002 (L163-219), built from its description: what its parameters, its
-checkpoint and its BatchNorm weigh follows from it alone.
+The network is that of seed document 002 (`bilstm`): what its parameters, its checkpoint and its BatchNorm
+weigh follows from its description alone.
 """
 
 import io
@@ -11,63 +11,42 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from saistudy.training import bilstm
+
 INPUT_N, CLASSES_N, FRAMES_N = 288, 4, 100
 CHANNELS = (64, 128, 256)
-HIDDEN_N, LAYERS_N = 256, 2
+HIDDEN_N, LAYERS_N, DROPOUT = 256, 2, 0.3
 
 
-class ConvLstm(nn.Module):
-    """Three blocks of Conv1d(3), BatchNorm and ReLU, a bidirectional LSTM of two layers, a linear head."""
-
-    def __init__(self):
-        super().__init__()
-        widths = (INPUT_N, *CHANNELS)
-        self.blocks = nn.Sequential(*[_block(*pair) for pair in zip(widths, widths[1:], strict=False)])
-        self.lstm = nn.LSTM(CHANNELS[-1], HIDDEN_N, LAYERS_N, batch_first=True, bidirectional=True)
-        self.head = nn.Linear(2 * HIDDEN_N, CLASSES_N)
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Input, features and scores of float32 (batch, frames, features)."""
-        features = self.lstm(self.blocks(x.transpose(1, 2)).transpose(1, 2))[0]
-        return [x, features, self.head(features)]
-
-
-def _block(width_in: int, width_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv1d(width_in, width_out, 3, padding=1), nn.BatchNorm1d(width_out), nn.ReLU())
+def network() -> bilstm.ConvBiLstm:
+    """That network as the seed sizes it."""
+    return bilstm.ConvBiLstm(INPUT_N, CHANNELS, HIDDEN_N, LAYERS_N, CLASSES_N, DROPOUT)
 
 
 @cache
 def sizes() -> dict[str, int]:
     """Of that network after one step of AdamW: parameters_n, batchnorm_bytes (weights and statistics),
     training_bytes (gradients and moments), checkpoint_bytes (state of network and optimizer, torch.save)."""
-    network = ConvLstm()
-    optimizer = torch.optim.AdamW(network.parameters())
-    network(torch.zeros(2, FRAMES_N, INPUT_N))[-1].sum().backward()
+    built = network()
+    optimizer = torch.optim.AdamW(built.parameters())
+    built(torch.zeros(2, FRAMES_N, INPUT_N)).sum().backward()
     optimizer.step()
-    moments = [one for state in optimizer.state.values() for one in state.values()]
-    norms = [one for part in network.modules() if isinstance(part, nn.BatchNorm1d) for one in _held(part)]
-    file = io.BytesIO()
-    torch.save({"model": network.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    parts, file = bilstm.parts(built, optimizer), io.BytesIO()
+    torch.save({"model": built.state_dict(), "optimizer": optimizer.state_dict()}, file)
     return {
-        "parameters_n": sum(p.numel() for p in network.parameters()),
-        "batchnorm_bytes": _bytes(norms),
-        "training_bytes": _bytes([p.grad for p in network.parameters()] + moments),
+        "parameters_n": parts["parameters_n"],
+        "batchnorm_bytes": parts["batchnorm_bytes"],
+        "training_bytes": parts["gradients_bytes"] + parts["moments_bytes"],
         "checkpoint_bytes": file.getbuffer().nbytes,
     }
-
-
-def _held(part: nn.Module) -> list[torch.Tensor]:
-    return [*part.parameters(), *part.buffers()]
-
-
-def _bytes(tensors: list[torch.Tensor]) -> int:
-    return sum(one.numel() * one.element_size() for one in tensors)
 
 
 def shapes(batch: int) -> list[tuple[int, ...]]:
     """Shapes of input, features and scores of that network; nothing is computed (torch's meta device)."""
     with torch.device("meta"):
-        return [tuple(one.shape) for one in ConvLstm()(torch.empty(batch, FRAMES_N, INPUT_N))]
+        built, x = network(), torch.empty(batch, FRAMES_N, INPUT_N)
+        features = built.features(x)
+        return [tuple(one.shape) for one in (x, features, built.head(features))]
 
 
 def normalised_step(checkpointed: bool) -> tuple[torch.Tensor, int]:
