@@ -12,13 +12,15 @@ UV := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 PROFILE ?= demo
 FULL ?=
 NOTEBOOKS ?=
+DETACH ?=
 export PYTHONPATH := $(CURDIR)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PROFILES = $(notdir $(patsubst %/,%,$(wildcard results/demo/ results/mini/ results/h200/)))
-JOBS = $(shell sed -n 's/^jobs_n: *\([0-9]*\).*/\1/p' params/$(PROFILE)/study.yaml)
-SNAKEMAKE = snakemake --quiet all --nolock --rerun-triggers mtime --config profile=$(PROFILE) full=$(FULL) notebooks=$(NOTEBOOKS)
+JOBS = $$(python -m saistudy jobs --profile $(PROFILE))
+# stamps are whole or absent: what Snakemake calls incomplete after a kill is not
+SNAKEMAKE = snakemake --quiet all --nolock --ignore-incomplete --rerun-triggers mtime --config profile=$(PROFILE) full=$(FULL) notebooks=$(NOTEBOOKS)
 
-.PHONY: help study test test-full table audit lab clean
+.PHONY: help study test test-full table audit report lab clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,11 +46,9 @@ constraints.txt: requirements.lock
 	sed -E '/^ +--hash/d; s/ *\\$$//' $< > $@.part
 	mv $@.part $@
 
-study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the grid, NOTEBOOKS=all speed too
+study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the grid, NOTEBOOKS=all speed too, DETACH=1
 	@python -m saistudy plan --profile $(PROFILE) $(if $(FULL),--full) $(if $(filter all,$(NOTEBOOKS)),--speed) $(if $(filter h200,$(PROFILE)),--ask)
-	@$(SNAKEMAKE) --cores $(JOBS) --keep-going
-	@python -m saistudy compare --profile $(PROFILE) || true
-	@python -m saistudy seal $(PROFILE)
+	@python -m saistudy study --profile $(PROFILE) $(if $(DETACH),--detach) -- $(SNAKEMAKE) --cores $(JOBS) --keep-going
 
 test: .venv/.ready ## ruff, pytest and nbval, the fast set
 	@ruff check . && ruff format --check --quiet .
@@ -64,10 +64,14 @@ table: .venv/.ready ## tables and README from the records in results/
 audit: .venv/.ready ## is what stands in results/ what was computed? Nothing is trained
 	@python -m saistudy audit
 
-lab: .venv/.ready ## the notebooks in JupyterLab, on this machine only
-	.venv/bin/jupyter lab --ip=127.0.0.1 --LabApp.news_url=None \
+report: .venv/.ready ## the study as a static site in work/report, from what stands in results/
+	@python -m saistudy report
+
+lab: .venv/.ready ## the notebooks in JupyterLab, on this machine only, their contents first
+	.venv/bin/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/index.md \
+		--LabApp.app_settings_dir=notebooks/settings --LabApp.news_url=None \
 		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-		$(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+		--LabApp.extension_manager=readonly $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean: ## away with runs in progress, explored results and staged data; results stay
 	@test ! -x .venv/bin/python || for profile in demo mini h200; do \

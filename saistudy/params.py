@@ -19,6 +19,7 @@ from saistudy.schema import MODELS
 from saistudy.wording import hint, near, number, seen, sentence
 
 PREREGISTERED = ("stage1", "stage2", "ablation")
+LOOKS = ("explore",)  # writes nothing: by hand, too, it looks at the study's own results
 
 
 def _known(notebook: str | Path) -> str:
@@ -137,7 +138,7 @@ def check(notebook: str, namespace: dict) -> SimpleNamespace:
     The first cell after the parameters calls it with `globals()`. IPython's `In` tells which names
     the parameters cell and Papermill's injected one (first line `# Parameters`) assigned. Without
     an injected cell somebody explores by hand: results go to `results/lab`, weights to `work/lab`,
-    and a training shows a live table of its epochs.
+    and a training shows a live table of its epochs; a notebook of LOOKS only reads.
 
     Raises:
         Refusal: see `validate`.
@@ -146,7 +147,7 @@ def check(notebook: str, namespace: dict) -> SimpleNamespace:
         return SimpleNamespace(**validate(notebook, _plain(namespace)))
     cells = list(takewhile(lambda code: "params.check(" not in code, namespace["In"]))
     names = sorted({name for code in cells for name in assigned(code)})
-    if not any(code.startswith("# Parameters") for code in cells):
+    if notebook not in LOOKS and not any(code.startswith("# Parameters") for code in cells):
         os.environ.setdefault("SAISTUDY_RESULTS", str(ROOT / "results" / "lab"))
         os.environ.setdefault("SAISTUDY_WORK", str(ROOT / "work" / "lab"))
         os.environ["SAISTUDY_LIVE"] = "1"

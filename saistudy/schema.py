@@ -292,6 +292,15 @@ class Claims(Notebook):
     ]
 
 
+class Explore(Notebook):
+    """Parameters of `explore`: the run that is looked at first, another beside it, one of fixed cameras."""
+
+    run: Name
+    against: Name
+    filmed: Name
+    split: Literal["val", "test"]
+
+
 MODELS: dict[str, type[Notebook]] = {
     "data": Data,
     "setup-shm": SetupShm,
@@ -303,4 +312,5 @@ MODELS: dict[str, type[Notebook]] = {
     "throughput": Throughput,
     "gate": Gate,
     "large-batch": LargeBatch,
+    "explore": Explore,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from saistudy.paths import NOTEBOOKS, ROOT
+from saistudy.paths import NOTEBOOKS, PARAMS, ROOT
 
 OUTPUT = {"output_type": "stream", "name": "stdout", "text": ["seen\n"]}
 
@@ -78,3 +78,17 @@ def test_the_citation_is_of_this_version():
     assert f"version {project['version']}," in (ROOT / "README.md").read_text()
     newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
     assert newest == f"## {project['version']} ({cited['date-released']})"
+
+
+def test_the_table_of_gpus_is_arithmetic_on_the_seeds_figures():
+    """56.6 GB at batch 128 (seed 000, L172), a tenth left free; 160 epochs of FASDD's 63,546 train images."""
+    page = (ROOT / "README.md").read_text()
+    batches = [min(128, int(0.9 * gb * 128 / 56.6)) for gb in (80, 40, 24, 16)]
+    assert f"| 80 GB, 40 GB, 24 GB, 16 GB | {', '.join(map(str, batches))} |" in page
+    train = yaml.safe_load((PARAMS / "h200" / "stage1.yaml").read_text())["train"]
+    cost = yaml.safe_load((PARAMS / "h200" / "study.yaml").read_text())["forecast"]
+    hours = train["epochs"] * cost["train_images_n"]["fasdd_cv"] / 3600
+    assert (
+        f"hours of stage 1, {train['epochs']} epochs" in page and f"| {hours:,.0f} / your images/s |" in page
+    )
+    assert f"{hours / cost['images_per_s']:.1f}, from a seed's {cost['images_per_s']:.0f} images/s" in page

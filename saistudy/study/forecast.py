@@ -123,13 +123,14 @@ def _adder(profile: str, found: dict[str, Run]):
     return add
 
 
-def estimate(profile: str, full: bool = False) -> dict:
+def estimate(profile: str, full: bool = False, price_per_h: float | None = None) -> dict:
     """Images, hours, money and bytes of a profile's trainings, from the throughput in its study.yaml.
 
     Hours are epochs x images / images_per_s, where the throughput of an arm is the stated one divided by
     its pixels relative to 896 x 896. Nothing stops early in an estimate: it is an upper bound at that rate.
     A run of stage 2 trains once per class handling, joint on the train images of both data sets. The
-    downloads and every tree lie on the disk, the joint one too; only the other two are staged.
+    downloads and every tree lie on the disk, the joint one too; only the other two are staged. A row's key
+    is notebook, arm and arm of stage 2; price_per_h in US dollars, None: study.yaml's.
     """
     plan = study(profile)
     plan |= plan.get("full", {}) if full else {}
@@ -138,13 +139,14 @@ def estimate(profile: str, full: bool = False) -> dict:
     for arm, seeds in seeds_by_arm(plan).items():
         values = _merged(profile, "stage1", arm)
         row = _row(f"stage 1, {arm}", values["train"] | values["change"], cost, ["fasdd_cv"])
-        rows.append(row | {"seeds_n": len(seeds)})
+        rows.append(row | {"seeds_n": len(seeds), "key": ("stage1", arm, None)})
     for arm, stage2_arm in product(plan["stage2_from"], plan["stage2_arms"]):
         stage1, stage2 = _merged(profile, "stage1", arm), _merged(profile, "stage2", stage2_arm)
         train = {"imgsz": (stage1["train"] | stage1["change"])["imgsz"]} | stage2["train"] | stage2["change"]
         name = f"stage 2{'' if stage2_arm == AS_MEANT else f' {stage2_arm}'}, {arm}"
         read = [POOLED if handling == joint.NAME else ["pyro-sdis"] for handling in stage2["handlings"]]
-        rows.append(_row(name, train, cost, sum(read, [])) | {"seeds_n": len(grid)})
+        row = _row(name, train, cost, sum(read, []))
+        rows.append(row | {"seeds_n": len(grid), "key": ("stage2", arm, stage2_arm)})
     staged_gib = sum(cost["tree_gib"][name] for name in POOLED)
     runs_n = sum(row["seeds_n"] for row in rows)
     hours = sum(row["hours"] * row["seeds_n"] for row in rows)
@@ -152,7 +154,7 @@ def estimate(profile: str, full: bool = False) -> dict:
         "rows": rows,
         "seeds_n": len(grid),
         "hours": hours,
-        "money": hours * cost["price_per_h"],
+        "money": hours * (cost["price_per_h"] if price_per_h is None else price_per_h),
         "shm_gib": staged_gib,
         "loader_gib": max(_loader_gib(_merged(profile, "stage1", arm)) for arm in plan["arms"]),
         "store_gib": max(_store_gib(_merged(profile, "stage1", arm), cost) for arm in plan["arms"]),
@@ -192,9 +194,9 @@ def _row(name: str, train: dict, cost: dict, datasets: list[str]) -> dict:
     return {"run": name, "hours": train["epochs"] * images_n / rate / 3600}
 
 
-def sentences(profile: str, full: bool = False) -> str:
+def sentences(profile: str, full: bool = False, price_per_h: float | None = None) -> str:
     """The forecast as text: one line per training, then the sums beside what this machine has free."""
-    cost = estimate(profile, full)
+    cost = estimate(profile, full, price_per_h)
     shape = "{run:<23} {minutes:7.0f} min a seed, {seeds_n} of them"
     lines = [shape.format(minutes=60 * row["hours"], **row) for row in cost["rows"]]
     free = {name: shutil.disk_usage(path).free / 2**30 for name, path in _places().items()}

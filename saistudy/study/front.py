@@ -3,6 +3,7 @@
 from saistudy.paths import ROOT, results, write_text
 
 README = ROOT / "README.md"
+START, END = "<!-- table: generated -->", "<!-- /table -->"
 SHOWN = ("h200", "mini")  # the demo's says only that the study works: results/demo/table.md
 
 
@@ -13,8 +14,7 @@ def readme() -> None:
 
 def page() -> str:
     """The README with the tables as they stand in the results."""
-    start, end = "<!-- table: generated -->", "<!-- /table -->"
-    head, rest = README.read_text(encoding="utf-8").split(start)
+    head, rest = README.read_text(encoding="utf-8").split(START)
     tables = [results(profile) / "table.md" for profile in SHOWN]
     body = "\n".join(table.read_text(encoding="utf-8") for table in tables if table.is_file())
-    return f"{head}{start}\n{body}\n{end}{rest.split(end)[1]}"
+    return f"{head}{START}\n{body}\n{END}{rest.split(END)[1]}"

@@ -5,13 +5,16 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from threading import Event, Thread
 
 from jupyter_client import AsyncKernelManager
 
 from saistudy import hardware
 from saistudy.paths import ROOT
+from saistudy.training import stopping
 
 GRACE_S = 10  # what an interrupted cell may take before its kernel is killed
+LOOK_S = 0.5  # between two looks for a stop that is asked for at once
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -47,6 +50,7 @@ def environ() -> Iterator[None]:
         os.environ[name] = os.path.abspath(before[name])
     hardware.quiet()
     hardware.pin_threads()
+    os.environ.pop("SAISTUDY_LIVE", None)  # of a notebook by hand that starts a run
     os.environ.pop("MPLBACKEND", None)  # the kernel's inline backend yields to any other
     try:
         yield
@@ -56,10 +60,11 @@ def environ() -> Iterator[None]:
 
 
 class Signals:
-    """Passes SIGTERM and SIGINT on to the kernel as an interrupt, which a cell sees as
-    KeyboardInterrupt; kills the kernel at a second one or after the grace period."""
+    """Passes SIGTERM, SIGINT and SIGUSR1 (which batch systems send ahead of a time limit) on to the
+    kernel as an interrupt, which a cell sees as KeyboardInterrupt; kills the kernel at a second one
+    or after the grace period. A stop that is asked for at once comes as SIGTERM."""
 
-    CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM)
 
     def __init__(self):
         self.kernels: list[AsyncKernelManager] = []
@@ -93,10 +98,20 @@ class Signals:
     @contextmanager
     def passed_on(self) -> Iterator[None]:
         """Catches the signals; in the main thread only, as Python wants it."""
-        before = {number: signal.signal(number, self._handle) for number in self.CAUGHT}
+        before, done = {number: signal.signal(number, self._handle) for number in self.CAUGHT}, Event()
+        Thread(target=_terminate_when_asked, args=(done,), daemon=True).start()
         try:
             yield
         finally:
+            done.set()
             signal.alarm(0)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _terminate_when_asked(done: Event) -> None:
+    """Send this process SIGTERM as soon as a stop is asked for that drops the epoch, unless done before."""
+    while not done.wait(LOOK_S):
+        if stopping.asked() == stopping.NOW:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return

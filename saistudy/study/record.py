@@ -9,7 +9,7 @@ import pandas as pd
 
 from saistudy import hardware
 from saistudy.paths import NOTEBOOKS, ROOT, Refusal, results, work, write_json, write_text
-from saistudy.study import prereg, saved
+from saistudy.study import model_card, prereg, saved
 from saistudy.study.saved import PREDICTIONS, read_frame, shown
 
 SCHEMA = 2
@@ -158,7 +158,7 @@ def save_run(folder: Path, fits: dict, frames: dict[str, pd.DataFrame], detectio
 
 
 def write_training(folder, name, notebook, p, run_id, trees, fits, metrics, **more) -> Path:
-    """Write the record of a training run.
+    """Write the record of a training run, and before it the model card beside its weights.
 
     Args:
         folder, name, notebook: where it goes, the run's name, the notebook's.
@@ -171,6 +171,7 @@ def write_training(folder, name, notebook, p, run_id, trees, fits, metrics, **mo
         more: further parts (stage 2: its parent).
     """
     first = next(iter(fits.values()), None)
+    model_card.write(name, vars(p), trees, fits, metrics, more)
     return write_record(
         folder,
         run=name,

@@ -15,15 +15,22 @@ from papermill.exceptions import PapermillExecutionError
 
 from saistudy import params
 from saistudy.paths import ROOT, Refusal, work, write_text
+from saistudy.study import locks
 from saistudy.study.kernel import Console, Signals, environ
 from saistudy.study.transcript import normalise
+from saistudy.training import stopping
+
+LOCK = "lock"  # in a run's work folder: held by the process that executes it
 
 
 class Failure(RuntimeError):
     """The notebook did not reach its end; `status` is the exit status that says why.
 
-    1 a cell raised, 138 the kernel died (Papermill's own number), 128 + n stopped by signal n.
+    1 a cell raised, 75 (EX_TEMPFAIL of sysexits.h) stopped between two epochs or not begun, as was asked,
+    138 the kernel died (Papermill's own number), 128 + n stopped by signal n.
     """
+
+    ASKED = 75
 
     def __init__(self, sentence: str, status: int):
         super().__init__(sentence)
@@ -61,6 +68,8 @@ def _failure(name: str, part: Path, error: BaseException | None, seen: int | Non
     if seen:
         stopped = signal.Signals(seen).name
         return Failure(f"{name}: stopped by {stopped} in {_cell(part)}", 128 + seen)
+    if isinstance(error, PapermillExecutionError) and error.ename == stopping.Stopped.__name__:
+        return Failure(f"{name}: stopped as was asked: {error.evalue}", Failure.ASKED)
     if isinstance(error, PapermillExecutionError):
         last = (str(error.evalue).strip().splitlines() or [""])[-1]
         return Failure(f"{name}: {_cell(part)} raised {error.ename}: {last}", 1)
@@ -73,11 +82,14 @@ def _failure(name: str, part: Path, error: BaseException | None, seen: int | Non
     return None
 
 
-def _keep(part: Path, name: str, target: Path) -> None:
+def _keep(part: Path, name: str, target: Path, failure: Failure) -> None:
+    """The notebook of a run that did not reach its end, with the sentence that says how it ended."""
     if not part.exists():  # the kernel never started
         return
     try:
-        text = nbformat.writes(normalise(nbformat.read(part, as_version=4), name))
+        notebook = normalise(nbformat.read(part, as_version=4), name)
+        notebook.metadata["failure"] = {"sentence": str(failure), "status": failure.status}
+        text = nbformat.writes(notebook)
     except Exception:  # cut short while it was saved: better as it stands than not at all
         text = part.read_text(encoding="utf-8")
     write_text(target, text)
@@ -118,16 +130,26 @@ def execute(notebook: str | Path, values: dict, output: Path) -> None:
     whole. Any other end leaves `<name>.failed.ipynb` beside it and a good `output` as it was.
 
     Raises:
-        Refusal: wrong parameters or a folder that cannot be written, before a kernel starts.
-        Failure: a cell raised, the kernel died, a signal came, or cells were never reached.
+        Refusal: wrong parameters, a folder that cannot be written, or another process executes that run,
+            before a kernel starts.
+        Failure: a cell raised, the kernel died, a signal came, a stop was asked for, or cells were never
+            reached.
     """
     source, output = params.source(notebook), Path(output).absolute()
     values = params.read(source, [], values)
     name = output.parent.name if output.stem == "run" else output.stem
     part = work(values["profile"]).absolute() / name / f"{source.stem}.running.ipynb"
-    failed = output.with_name(f"{output.stem}.failed.ipynb")
     for folder in (output.parent, part.parent):
         _require_writable(folder)
+    if stopping.asked():
+        raise Failure(f"{name}: not begun, a stop was asked for", Failure.ASKED)
+    with locks.alone(part.with_name(LOCK), f"run {name}"):
+        _execute(source, values, name, part, output)
+
+
+def _execute(source: Path, values: dict, name: str, part: Path, output: Path) -> None:
+    """Fills `part`, and moves it to `output` or beside it."""
+    failed = output.with_name(f"{output.stem}.failed.ipynb")
     part.unlink(missing_ok=True)
     signals, error, started = Signals(), None, time.monotonic()
     try:
@@ -135,7 +157,7 @@ def execute(notebook: str | Path, values: dict, output: Path) -> None:
     except (Exception, KeyboardInterrupt) as caught:
         error = caught
     if failure := _failure(source.stem, part, error, signals.seen):
-        _keep(part, source.stem, failed)
+        _keep(part, source.stem, failed, failure)
         raise Failure(f"{failure}; see {failed}", failure.status) from error
     text = nbformat.writes(normalise(nbformat.read(part, as_version=4), source.stem))
     write_text(output, text + "\n")

@@ -10,6 +10,16 @@ from saistudy.paths import Refusal
 from saistudy.training import attempts, checkpoints, ladder, resume
 from saistudy.training.trainers import Start, build
 
+INTERRUPT = "interrupt"  # beside the kinds of memory of `ladder`
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training was interrupted (Kernel > Interrupt, Ctrl-C); a notebook shows its sentence alone."""
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows these lines instead of a traceback (IPython.core.interactiveshell.showtraceback)."""
+        return [str(self)]
+
 
 def climb(start: Start, train: dict, recovery: bool):
     """The trainer that reached the end; where memory runs out, a step of the ladder and another attempt.
@@ -18,6 +28,7 @@ def climb(start: Start, train: dict, recovery: bool):
 
     Raises:
         Refusal: memory ran out, and nothing is left to give up or `recovery` is False.
+        Interrupted: says which epoch is kept. No frame of the training hangs on it: memory is given back.
     """
     while True:
         checkpoint = checkpoints.newest(start.checkpoints, start.second)
@@ -28,6 +39,8 @@ def climb(start: Start, train: dict, recovery: bool):
             return trainer
         _free()
         kind, told = shortage
+        if kind == INTERRUPT:
+            raise Interrupted(_kept(start, told))
         if not recovery:
             raise Refusal(f"{told}: lower batch, imgsz or workers, or allow oom_recovery.")
         step = ladder.step(_settings(start, train), kind)
@@ -42,13 +55,18 @@ def _settings(start: Start, train: dict) -> dict:
 
 
 def _attempt(start: Start, train: dict, checkpoint):
-    """(trainer, None), or (None, (kind, sentence)) where memory ran out: nothing of that trainer is held."""
+    """(trainer, None), or (None, (kind, sentence)) where memory ran out or somebody interrupted.
+
+    Nothing of that trainer is held then.
+    """
     attempts.begin(start.folder, {key: (vars(DEFAULT_CFG) | train)[key] for key in resume.SETTINGS})
     begun, trainer, told = time.perf_counter(), None, "interrupted"
     try:
         trainer = build(start, train, checkpoint)
         trainer.train()
         kind, told = None, "finished"
+    except KeyboardInterrupt:
+        kind, told = INTERRUPT, f"interrupted in epoch {getattr(trainer, 'epoch', 0) + 1}"
     except Exception as error:
         kind = ladder.kind(error)
         epoch = getattr(trainer, "epoch", 0) + 1
@@ -58,6 +76,15 @@ def _attempt(start: Start, train: dict, checkpoint):
     finally:
         attempts.amend(start.folder, {"ended": told, "wall_s": round(time.perf_counter() - begun, 1)})
     return (None, (kind, told)) if kind else (trainer, None)
+
+
+def _kept(start: Start, told: str) -> str:
+    """What an interrupted training leaves, and how to go on."""
+    checkpoint = checkpoints.newest(start.checkpoints, start.second)
+    if not checkpoint:
+        return f"training {told}: no epoch is finished yet, run it again to begin anew"
+    epoch = checkpoints.epoch(checkpoint)
+    return f"training {told}: all up to epoch {epoch} is kept, run it again to go on with epoch {epoch + 1}"
 
 
 def _free() -> None:

@@ -16,6 +16,7 @@ from saistudy.training import (
     patience,
     progress,
     resume,
+    stopping,
     telemetry,
 )
 from saistudy.training.engines import ENGINES
@@ -61,6 +62,7 @@ def build(start: Start, train: dict, checkpoint: Path | None):
     trainer.args.workers = train.get("workers", trainer.args.workers)  # Ultralytics sets 0 on a CPU
     trainer.checkpoint = checkpoint
     vars(trainer).update(start.extra)
+    trainer.add_callback("on_train_epoch_start", stopping.heed)  # before workers are started for that epoch
     if start.exact:
         resume.seed_epochs(trainer)
     _follow(trainer, _Beside(start, train))
@@ -73,6 +75,7 @@ def _follow(trainer, beside: "_Beside") -> None:
         trainer.add_callback(event, pin_torch)
     trainer.add_callback("on_train_start", resume.count_on)
     trainer.add_callback("on_train_start", beside.begin)
+    beside.teller.watch(trainer)
     trainer.add_callback("on_train_batch_start", beside.refuse_halving)
     trainer.add_callback("on_train_epoch_end", beside.check_mosaic)
     telemetry.attach(trainer, beside.start.folder / "telemetry.csv")

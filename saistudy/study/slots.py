@@ -1,0 +1,99 @@
+"""The GPUs of one machine, a run on each: Snakemake only counts them, a lock says which one is free.
+
+The kernel drops the lock (flock) of a dead process, so a GPU whose run was killed is free at once.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from saistudy import hardware
+from saistudy.paths import Refusal
+from saistudy.study import forecast, locks
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+PLACE = "SAISTUDY_SLOTS"  # environment: the folder of the locks, if not one in the temporary folder
+LOOK_S = 1.0  # between two looks for a free GPU
+WITHOUT_GPU = ("data", "ablation", "claims")  # notebooks that read files and records, and train nothing
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, else all, by index."""
+    if (named := os.environ.get(VISIBLE)) is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(index) for index in range(len(hardware.gpus()))]
+
+
+def given() -> bool:
+    """Whether a batch system chose the GPU already.
+
+    Slurm keeps count itself, and where it confines a job to its GPUs (cgroups) each job calls its own 0.
+    """
+    return "SLURM_JOB_ID" in os.environ
+
+
+def node() -> str:
+    """Name of this machine, as the batch system calls it."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+
+
+def wanted_n(profile: str, notebook: str) -> int:
+    """GPUs of a run, 0 or 1: `gpus_n` of the profile's study.yaml, none where nothing is trained or timed."""
+    return 0 if notebook in WITHOUT_GPU else forecast.study(profile)["job"]["gpus_n"]
+
+
+def jobs_n(profile: str) -> int:
+    """Runs at a time on this machine: one a GPU where the profile trains on GPUs, else its `jobs_n`."""
+    plan = forecast.study(profile)
+    return max(plan["jobs_n"], len(gpus()) if plan["job"]["gpus_n"] else 0)
+
+
+@contextmanager
+def taken() -> Iterator[str | None]:
+    """The GPU that this process has for itself while the block runs, and the only one that it sees.
+
+    Waits where another run holds each of them. None where a batch system chose.
+
+    Raises:
+        Refusal: there is no GPU.
+    """
+    if given():
+        print(f"GPU {os.environ.get(VISIBLE, 'not named')} of {node()}, by the batch system", flush=True)
+        yield None
+        return
+    name, descriptor = _wait()
+    print(f"GPU {name} is this run's", flush=True)
+    before = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = name
+    try:
+        yield name
+    finally:
+        os.environ.pop(VISIBLE) if before is None else os.environ.update({VISIBLE: before})
+        os.close(descriptor)
+
+
+def _wait() -> tuple[str, int]:
+    """A free GPU and the descriptor of its lock, taken."""
+    names, told = gpus(), False
+    if not names:
+        raise Refusal(
+            f"this run wants a GPU and nvidia-smi lists none, or {VISIBLE} is empty: run it where one is,"
+            " or set `gpus_n: 0` in the profile's study.yaml."
+        )
+    while True:
+        for name in names:
+            if (descriptor := locks.take(_lock(name))) is not None:
+                return name, descriptor
+        if not told:
+            print(f"each of {len(names)} GPU(s) is in the hands of another run: waiting", flush=True)
+            told = True
+        time.sleep(LOOK_S)
+
+
+def _lock(name: str) -> Path:
+    """The lock of a GPU, one for all checkouts of a user on the machine."""
+    place = os.environ.get(PLACE) or Path(tempfile.gettempdir()) / f"saistudy-gpus-{os.getuid()}"
+    return Path(place) / f"{name.replace('/', '_')}.lock"

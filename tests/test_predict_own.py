@@ -1,0 +1,266 @@
+"""`predict` on one's own pictures: the boxes of the evaluation, what is skipped and refused; model cards."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from ultralytics import YOLO
+
+from saistudy import __main__ as door
+from saistudy.data import photographs
+from saistudy.evaluation import predict
+from saistudy.paths import ROOT, Refusal
+from saistudy.study import drawings, model_card
+
+SIDES = ["x1", "y1", "x2", "y2"]
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    """Weights of a run that learnt large painted rectangles."""
+    return trained.stops[-1]["weights"]
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, rectangles, model, tmp_path_factory):
+    """What the evaluation saves of the test images, at a batch of another size."""
+    folder = tmp_path_factory.mktemp("predict")
+    return predict.predict(model, rectangles, "test", trained.conditions["imgsz"], 3, "cpu", folder)
+
+
+def images(rectangles):
+    return rectangles.folder / "images" / "test"
+
+
+def test_boxes_on_test_images_are_those_that_the_evaluation_saves(rectangles, model, evaluated, tmp_path):
+    result = drawings.write(model, [images(rectangles)], tmp_path / "out", conf=0.01)
+    seen = pd.read_csv(tmp_path / "out" / "detections.csv")
+    assert list(seen) == ["path", "frame", "class", "conf", *SIDES] and seen["frame"].isna().all()
+    assert result.shots_n == 8 and len(seen) == len(evaluated) > 8 and not result.broken
+    assert [path.rsplit("/", 1)[1] for path in seen["path"]] == evaluated["image"].tolist()
+    assert seen["class"].tolist() == evaluated["class"].map(rectangles.names).tolist()
+    np.testing.assert_allclose(seen["conf"], evaluated["score"], atol=1e-5)
+    np.testing.assert_allclose(seen[SIDES], evaluated[SIDES], atol=1e-3)  # px; sums in batches of 16 and of 3
+
+
+def test_a_detection_at_the_very_threshold_counts(rectangles, model, evaluated, tmp_path):
+    drawings.write(model, [images(rectangles)], tmp_path / "all", conf=0.01)
+    every = pd.read_csv(tmp_path / "all" / "detections.csv", dtype={"conf": np.float32})["conf"]
+    cut = float(every.nlargest(5).iloc[-1])
+    drawings.write(model, [images(rectangles)], tmp_path / "out", conf=cut)
+    assert len(pd.read_csv(tmp_path / "out" / "detections.csv")) == (every >= np.float32(cut)).sum()
+
+
+def test_every_picture_is_drawn_with_its_boxes_under_a_name_of_its_own(rectangles, model, tmp_path):
+    for folder in ("a", "b"):
+        shutil.copytree(images(rectangles), tmp_path / "in" / folder)
+    drawings.write(model, [tmp_path / "in", tmp_path / "in" / "a"], tmp_path / "out", conf=0.2)
+    drawn = sorted(p.relative_to(tmp_path / "out" / "drawn") for p in (tmp_path / "out").rglob("*.jpg"))
+    assert len(drawn) == 16 and {p.parts[0] for p in drawn} == {"a", "b"}
+    seen = pd.read_csv(tmp_path / "out" / "detections.csv")
+    row = seen.iloc[0]
+    given = cv2.imread(row["path"])
+    name = row["path"].removeprefix(str(tmp_path / "in") + "/").rpartition(".")[0]
+    shown = cv2.imread(str(tmp_path / "out" / "drawn" / f"{name}.jpg"))
+    assert shown.shape == given.shape and np.abs(shown.astype(int) - given).max() > 60
+
+
+def test_frames_of_a_video_are_predicted_as_pictures_of_the_same_pixels(rectangles, model, tmp_path):
+    film, files = tmp_path / "film.avi", sorted(images(rectangles).iterdir())
+    size = cv2.imread(str(files[0])).shape[1::-1]
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 5, size)
+    for i in range(20):  # more than a batch
+        writer.write(cv2.imread(str(files[i % len(files)])))
+    writer.release()
+    result = drawings.write(model, [film], tmp_path / "out", conf=0.05)
+    seen = pd.read_csv(tmp_path / "out" / "detections.csv")
+    assert (
+        result.shots_n == 20
+        and set(seen["frame"]) <= set(range(20))
+        and seen["frame"].is_monotonic_increasing
+    )
+    reader, stills = cv2.VideoCapture(str(film)), tmp_path / "stills"
+    stills.mkdir()
+    for i in range(20):
+        cv2.imwrite(str(stills / f"{i:02d}.png"), reader.read()[1])
+    drawings.write(model, [stills], tmp_path / "again", conf=0.05)
+    again = pd.read_csv(tmp_path / "again" / "detections.csv")
+    assert [int(path[-6:-4]) for path in again["path"]] == seen["frame"].tolist()
+    np.testing.assert_allclose(seen[["conf", *SIDES]], again[["conf", *SIDES]], atol=1e-3)
+    shown = cv2.VideoCapture(str(tmp_path / "out" / "drawn" / "film.mp4"))
+    assert (shown.get(cv2.CAP_PROP_FRAME_COUNT), shown.get(cv2.CAP_PROP_FPS)) == (20, 5)
+
+
+def test_what_cannot_be_read_is_named_and_skipped_and_nothing_given_is_touched(
+    rectangles, model, tmp_path, capsys
+):
+    folder = tmp_path / "in"
+    shutil.copytree(images(rectangles), folder)
+    sound = cv2.imencode(".jpg", cv2.imread(str(next(folder.iterdir()))))[1].tobytes()
+    (folder / "cut.jpg").write_bytes(sound[: len(sound) // 2])
+    (folder / "empty.png").touch()
+    (folder / "film.mp4").write_bytes(b"no film")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "unended.jpg").write_bytes(sound.removesuffix(photographs.END))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    words = ["predict", str(model), str(folder), "--conf", "0.1", "--output", str(tmp_path / "out")]
+    assert door.main(words) == 1
+    said = capsys.readouterr().out
+    assert all(f"skipped {folder / name}: " in said for name in ("cut.jpg", "empty.png", "film.mp4"))
+    assert "in 9 pictures or frames" in said and "--conf" in said and "notes" not in said
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"paths": ["nowhere"]}, "nowhere does not exist"),
+        ({"paths": ["notes.txt"]}, "neither a picture nor a video"),
+        ({"paths": ["void"]}, "no picture or video was found in"),
+        ({"paths": ["broken.jpg"]}, "none of 1 files can be read, the first is"),
+        ({"output": "void"}, "exists already, and nothing is overwritten"),
+        ({"model": "notes.txt"}, "a .pt file that exists was expected"),
+        ({"model": "broken.pt"}, "cannot be loaded by Ultralytics"),
+        ({"conf": 1.5}, "a score from 0 to 1 was expected"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_leaves_nothing(rectangles, model, tmp_path, change, said):
+    (tmp_path / "void").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "broken.jpg").write_bytes(b"x")
+    (tmp_path / "broken.pt").write_bytes(b"x")
+    shutil.copy(next(images(rectangles).iterdir()), tmp_path / "sound.jpg")
+    given = {"paths": ["sound.jpg"], "output": "out", "conf": 0.1} | change
+    before = sorted(tmp_path.rglob("*"))
+    weights = tmp_path / given["model"] if "model" in given else model
+    with pytest.raises(Refusal, match=re.escape(said)):
+        drawings.write(
+            weights, [tmp_path / p for p in given["paths"]], tmp_path / given["output"], given["conf"]
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_any_ultralytics_detector_will_do_and_another_task_will_not(rectangles, tmp_path):
+    picture = next(images(rectangles).iterdir())
+    for name, task in (("yolov8n.yaml", None), ("yolov8n-cls.yaml", "classify")):
+        weights = tmp_path / f"{name}.pt"
+        YOLO(name).save(weights)
+        if task:
+            with pytest.raises(Refusal, match=f"a model for '{task}'"):
+                drawings.write(weights, [picture], tmp_path / "cls", conf=0.2)
+            continue
+        with pytest.raises(Refusal, match="give one with --conf"):
+            drawings.write(weights, [picture], tmp_path / "out")
+        assert drawings.write(weights, [picture], tmp_path / "out", conf=0.2).shots_n == 1
+
+
+def test_a_model_card_is_written_beside_the_weights_and_predict_takes_its_threshold(
+    trained, rectangles, model, tmp_path, monkeypatch
+):
+    weights = tmp_path / "weights"
+    shutil.copytree(model.parent, weights)
+    stops = [stop | {"weights": weights / stop["weights"].name} for stop in trained.stops]
+    run = type(trained)(tmp_path, conditions=trained.conditions, stops=stops)
+    rows = [
+        {"model": f"patience-{stop['patience']}", "subset": subset, "threshold": 0.25 + i, "precision": 0.5}
+        for i, stop in enumerate(stops)
+        for subset in ("published", "group-disjoint")
+    ]
+    rows[2]["threshold"] = rows[3]["threshold"] = 0.3125
+    params = {"profile": "demo", "weights": "yolov8n.yaml", "seed": 1}
+    model_card.write("painted-s1", params, [rectangles], {"": run}, rows, {})
+    text = (weights / "model.md").read_text()
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["run"] == "demo painted-s1" and head["classes"] == {0: "fire", 1: "smoke"}
+    assert head["imgsz"] == trained.conditions["imgsz"] and head["licence"] == "AGPL-3.0"
+    assert head["data"]["fingerprint"] == rectangles.fingerprint
+    assert head["weights"]["best.pt"]["sha256"] == stops[-1]["sha256"]
+    assert "| best.pt | 0.312 | 0.500 | - |" in text
+    assert model_card.threshold(weights / "best.pt")[0] == 0.3125
+    assert model_card.threshold(stops[0]["weights"])[0] == 0.25
+    result = drawings.write(weights / "best.pt", [images(rectangles)], tmp_path / "out")
+    assert result.threshold == 0.3125 and result.said_by.endswith("model.md")
+    shutil.copy(stops[0]["weights"], weights / "best.pt")  # other weights under the same name
+    with pytest.raises(Refusal, match="names a threshold for it"):
+        model_card.threshold(weights / "best.pt")
+
+
+def test_without_a_card_the_record_that_names_the_file_by_its_hash_has_the_threshold(model, tmp_path):
+    shutil.copy(model, tmp_path / "best.pt")
+    mine = model_card.sha256(model)
+    stop = {"model": "patience-5", "sha256": mine, "weights": "work/x/weights/best.pt"}
+    rows = [{"model": "patience-1", "threshold": 0.9}, {"model": "patience-5", "threshold": 0.125}]
+    (tmp_path / "record.json").write_text(json.dumps({"stops": [stop], "metrics": rows}))
+    assert model_card.threshold(tmp_path / "best.pt") == (0.125, str(tmp_path / "record.json"))
+    rows = [{"model": "best", "threshold": 0.5}]  # a fine-tuning knows best.pt alone
+    (tmp_path / "record.json").write_text(json.dumps({"stops": [stop], "metrics": rows}))
+    assert model_card.threshold(tmp_path / "best.pt")[0] == 0.5
+
+
+def test_of_stage_2_each_handling_has_the_card_of_its_own_data(trained, rectangles, model, tmp_path):
+    runs = {}
+    for handling in ("named", "joint"):
+        weights = tmp_path / handling / "weights"
+        shutil.copytree(model.parent, weights)
+        stops = [stop | {"weights": weights / stop["weights"].name} for stop in trained.stops]
+        runs[handling] = type(trained)(tmp_path, conditions=trained.conditions, stops=stops)
+    rows = [{"model": "joint-patience-5", "threshold": 0.5}, {"model": "named-patience-5", "threshold": 0.25}]
+    pool = {"name": "joint", "provenance": "published-format", "fingerprint": "f" * 64}
+    params, more = {"profile": "h200", "arm": "896", "seed": 0}, {"handlings": {"joint": pool}}
+    model_card.write("stage2-896-s0", params | {"profile": "mini"}, [rectangles], runs, rows, more)
+    told = (tmp_path / "joint" / "weights" / "model.md").read_text()
+    assert "that of the pictures that were given" in told  # any photographs may stand for the published ones
+    model_card.write("stage2-896-s0", params, [rectangles], runs, rows, more)
+    told = (tmp_path / "joint" / "weights" / "model.md").read_text()
+    assert "CC BY-SA 4.0" in told and "Apache-2.0" in told and "stage 1 896-s0" in told
+    assert yaml.safe_load(told.split("---\n")[1])["weights"]["best.pt"]["threshold"] == 0.5
+    other = yaml.safe_load((tmp_path / "named" / "weights" / "model.md").read_text().split("---\n")[1])
+    assert other["data"]["name"] == rectangles.name and other["weights"]["best.pt"]["threshold"] == 0.25
+
+
+@pytest.mark.full
+def test_on_a_demo_run_the_boxes_are_those_of_its_predictions(tmp_path):
+    """Stage 1 of the demo, two epochs, as a person runs it; its card, and its own test images."""
+    import os
+
+    environ = os.environ | {
+        "SAISTUDY_RESULTS": str(tmp_path / "results"),
+        "SAISTUDY_WORK": str(tmp_path / "work"),
+    }
+    environ["SAISTUDY_SHM"] = str(tmp_path / "shm")
+
+    def saistudy(*words):
+        call = [sys.executable, "-m", "saistudy", *map(str, words)]
+        return subprocess.run(call, cwd=ROOT, env=environ, capture_output=True, text=True)
+
+    folder = tmp_path / "results" / "demo" / "short-s0"
+    train = yaml.safe_load((ROOT / "params" / "demo" / "stage1.yaml").read_text())["train"]
+    train |= {"epochs": 2, "close_mosaic": 0}
+    words = ["-p", "train", json.dumps(train), "-p", "arm", "short", "-p", "eval_sizes", "[]"]
+    done = saistudy("run", "stage1", *words, "--output", folder / "run.ipynb")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "record.json").read_text())
+    weights = tmp_path / "work" / "demo" / "short-s0" / "train" / "weights" / "best.pt"
+    assert "SYNTHETIC" in (weights.parent / "model.md").read_text()
+    tree = tmp_path / "work" / "demo" / "trees" / "fasdd_cv" / "images" / "test"
+    done = saistudy("predict", weights, tree, "--output", tmp_path / "own")
+    cut = next(m["threshold"] for m in record["metrics"] if m["model"] == "patience-3")
+    assert done.returncode == 0 and f"at least {cut:.4g}" in done.stdout and "model.md" in done.stdout, (
+        done.stderr
+    )
+    assert saistudy("predict", weights, tree, "--conf", "0.01", "--output", tmp_path / "out").returncode == 0
+    saved = pd.read_parquet(folder / "predictions" / "patience-3@96x96.parquet").query("split == 'test'")
+    seen = pd.read_csv(tmp_path / "out" / "detections.csv")
+    seen["image"] = [path.rsplit("/", 1)[1] for path in seen["path"]]
+    assert len(seen) == len(saved) > 100
+    for image, mine in seen.groupby("image"):  # in no order: batches of 4 and of 16 may swap equal scores
+        theirs = saved.loc[saved["image"] == image, ["score", *SIDES]].to_numpy(float)
+        apart = np.abs(mine[["conf", *SIDES]].to_numpy(float)[:, None] - theirs) < [1e-5, *[1e-2] * 4]
+        assert len(mine) == len(theirs) and apart.all(2).any(1).all(), image

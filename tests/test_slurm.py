@@ -1,0 +1,202 @@
+"""The study on a real Slurm, two nodes of two GPUs: equal to the local one whatever happens to its jobs."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import slurm
+import torch
+import yaml
+
+from saistudy.paths import ROOT
+
+pytestmark = [pytest.mark.full, pytest.mark.skipif(bool(slurm.lacking()), reason=slurm.lacking())]
+TRAININGS = ("896-s0", "1184x672-s0", "stage2-896-s0")
+EPOCHS_N = 10
+QUICK = ("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2")
+# a study of minutes: two arms and what follows, one node for each of them
+SMALL = {
+    "study.yaml": {
+        "arms": ["896", "1184x672"],
+        "seeds": [0],
+        "few_seeds": {},
+        "stage2_arms": ["as-meant"],
+        "beside": [],
+        "job": {"gpus_n": 1, "cpus_n": 2, "mem_gib": 4, "runtime_h": 1},
+    },
+    "data.yaml": {"fasdd_n": 120, "pyrosdis_n": 90},
+    "setup-shm.yaml": {"passes_n": 2, "batches_n": 4, "images_n": 16, "workers_tried": [0]},
+    "stage1.yaml": {"eval_sizes": [96], "patiences": [EPOCHS_N]},
+    "stage2.yaml": {"eval_sizes": [96], "patiences": [EPOCHS_N], "handlings": ["named"]},
+    "ablation.yaml": {"resamples_n": 50},
+}
+
+
+class Study:
+    """A copy of the project with a study of its own, its work and results in one folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.work, self.results = folder / "copy", folder / "work/demo", folder / "results/demo"
+        for name in ("saistudy", "notebooks", "params", "profiles"):
+            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("requirements.lock", "Snakefile"):
+            shutil.copy(ROOT / name, self.folder)
+        for file, change in SMALL.items():
+            path = self.folder / "params/demo" / file
+            values = yaml.safe_load(path.read_text()) | change
+            if file.startswith("stage"):
+                values["train"]["epochs"] = EPOCHS_N
+            path.write_text(yaml.safe_dump(values))
+        scripts = Path(sys.executable).parent
+        places = {"SAISTUDY_WORK": folder / "work", "SAISTUDY_RESULTS": folder / "results"}
+        places |= {"SAISTUDY_SHM": folder / "shm", "SAISTUDY_SLOTS": folder / "slots"}
+        self.environ = os.environ | {name: str(place) for name, place in places.items()}
+        self.environ["PATH"] = f"{scripts}:{os.environ['PATH']}"
+
+    def begin(self, *words: str, **environ: str) -> subprocess.Popen:
+        """Snakemake, at work on the study."""
+        command = ["snakemake", *words, "--config", "profile=demo"]
+        log = (self.folder / "snakemake.log").open("ab")
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environ | environ, stdout=log, stderr=subprocess.STDOUT
+        )
+
+    def log(self) -> str:
+        return (self.folder / "snakemake.log").read_text()
+
+    def said(self, run: str) -> str:
+        """What the jobs of a run wrote on the cluster."""
+        logs = (self.folder / "work/slurm").glob(f"rule_run/{run}_*/*.log")
+        return "".join(path.read_text() for path in sorted(logs))
+
+    def epochs_n(self, run: str) -> int:
+        """Epochs of a training that are kept."""
+        table = next((self.work / run).glob("*/results.csv"), None)
+        return len(table.read_text().splitlines()) - 1 if table else 0
+
+    def numbers(self) -> dict[str, tuple]:
+        """What two executions must share: each stop's weights bit by bit, its epochs, all metrics.
+
+        The file of the weights holds a date and seconds besides, so its own hash is no help.
+        """
+        found = {}
+        for run in TRAININGS:
+            record = json.loads((self.results / run / "record.json").read_text())
+            kept = [(_bits(self.folder / stop["weights"]), stop["epochs_n"]) for stop in record["stops"]]
+            found[run] = (kept, record["metrics"])
+        return found
+
+    def forget(self) -> None:
+        """As if nothing had been trained: data and staging are done, all that follows is not."""
+        for run in (*TRAININGS, "ablation"):
+            shutil.rmtree(self.results / run)
+            shutil.rmtree(self.work / run)
+            for stamp in (self.work / "stamps").glob(f"{run}.*"):
+                stamp.unlink()
+
+
+def until(true, what: str, s: float = 900) -> None:
+    """Wait for something that has to come."""
+    end = time.monotonic() + s
+    while not true():
+        assert time.monotonic() < end, f"it never came: {what}"
+        time.sleep(0.2)
+
+
+def _bits(weights: Path) -> str:
+    """Hash of every tensor of a checkpoint's model, in order."""
+    model = torch.load(weights, map_location="cpu", weights_only=False)["model"]
+    tensors = [value.numpy().tobytes() for value in model.state_dict().values()]
+    return hashlib.sha256(b"".join(tensors)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """The study executed here, on two GPUs by name, and its numbers; then forgotten."""
+    folder = tmp_path_factory.mktemp("slurm")
+    study = Study(folder)
+    process = study.begin("--cores", "2", "--nolock", CUDA_VISIBLE_DEVICES="0,1")
+    assert process.wait(1800) == 0, study.log()
+    assert set(re.findall(r"GPU (\d) is this run's", study.log())) == {"0", "1"}
+    numbers = study.numbers()
+    study.forget()
+    yield study, numbers
+    for process in psutil.process_iter(["environ"]):
+        if (process.info["environ"] or {}).get("SAISTUDY_WORK") == study.environ["SAISTUDY_WORK"]:
+            process.kill()
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    with slurm.Slurm(tmp_path_factory.mktemp("cluster") / "slurm") as started:
+        yield started
+
+
+def running(cluster, run: str) -> dict[str, str] | None:
+    """The job of a run that is at work now."""
+    mine = (job for job in cluster.jobs() if f"_{run}_" in job["comment"])
+    return next((job for job in mine if job["state"] == "RUNNING"), None)
+
+
+HOLD = "import time; from saistudy.study import slots\nwith slots.taken(): time.sleep(5)"
+
+
+def test_four_jobs_at_a_time_have_a_gpu_each_and_wait_for_no_lock(cluster):
+    """Two of them are called GPU 0 on two nodes: a lock by that name would make one wait for the other."""
+    words = ["srun", "-N1", "-n1", "-c1", "--gres=gpu:1", sys.executable, "-c", HOLD]
+    environ = os.environ | {"SLURM_CONF": str(slurm.CONF)}
+    jobs = [
+        subprocess.Popen(words, cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE) for _ in range(4)
+    ]
+    said = [job.communicate(timeout=120)[0] for job in jobs]
+    expected = {f"GPU {gpu} of {node}, by the batch system\n" for gpu in "01" for node in slurm.NODES}
+    assert set(said) == expected
+
+
+def test_what_happens_to_jobs_changes_no_number(local, cluster):
+    """A lost node, an eviction, a time limit and a restarted controller: the numbers of the local run."""
+    study, expected = local
+    first, second, third = TRAININGS
+    process = study.begin("--profile", "profiles/slurm", *QUICK)
+
+    def further(run: str, n: int):
+        return lambda: process.poll() is not None or (running(cluster, run) and study.epochs_n(run) >= n)
+
+    until(further(first, 2), "two epochs of the first arm")
+    until(further(second, 2), "two epochs of the second arm")
+    lost, evicted = running(cluster, first), running(cluster, second)
+    assert {lost["node"], evicted["node"]} == set(slurm.NODES), study.log()
+    cluster.lose(lost["node"])
+    kept_n = study.epochs_n(second)
+    cluster.says(
+        "sbatch", "-p", "urgent", "-w", evicted["node"], "--exclusive", "-o", "/dev/null", "--wrap=sleep 3"
+    )
+    until(lambda: not running(cluster, second), "the eviction")
+    cluster.kill("slurmctld")
+    time.sleep(2)
+    cluster.controller()
+    cluster.node(lost["node"])
+    until(further(second, kept_n + 1), "the evicted training goes on")
+    until(further(third, 1), "an epoch of stage 2")
+    cluster.says("scontrol", "update", f"jobid={running(cluster, third)['id']}", "TimeLimit=1")
+    assert process.wait(1800) == 0, study.log()
+
+    assert study.numbers() == expected
+    for run in TRAININGS:
+        table = next((study.results / run).rglob("epochs.csv")).read_text().splitlines()[1:]
+        assert [int(float(line.split(",")[0])) for line in table] == list(range(1, EPOCHS_N + 1)), run
+        assert len(list((study.work / "stamps").glob(f"{run}.*"))) == 1
+    assert "stopped by SIGUSR1" in study.said(second)
+    assert re.search("DUE TO TIME LIMIT|stopped by SIGUSR1", study.said(third))
+    # Slurm looks for exceeded limits twice a minute: stage 2 may have trained all its epochs by then
+    assert all("resumed with epoch" in study.said(run) for run in (first, second))
+    for run in TRAININGS:
+        assert re.search(r"GPU [01] of node[12], by the batch system", study.said(run)), run
