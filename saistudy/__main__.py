@@ -1,4 +1,4 @@
-"""The command line: `python -m saistudy <command> --help`."""
+"""What each command does; `python -m saistudy --help` lists them."""
 
 import argparse
 import importlib
@@ -10,56 +10,7 @@ from pathlib import Path
 import yaml
 
 from saistudy.paths import Refusal
-
-RUN = """\
-examples:
-  python -m saistudy run data --output results/demo/data/run.ipynb
-  python -m saistudy run stage1 -f params/demo/stage1.yaml params/demo/arms/1440.yaml \\
-      -p seed 3 -p train '{epochs: 2, lr0: 1.0e-3}' --output results/demo/1440-s3/run.ipynb
-
-Values are read as YAML: a float needs a dot (1.0e-3). A later file replaces a parameter as a whole,
--p goes over all files. Exit status: 0 done, 1 a cell raised, 2 refused before the start, 75 stopped
-between two epochs, as was asked, 130 (SIGINT), 143 (SIGTERM) and 138 (SIGUSR1) stopped by a signal
-within seconds, the epoch in progress dropped, 138 the kernel died. The same command goes on.
-"""
-
-STUDY = """\
-make study calls this; `command` is Snakemake with its options. One study of a profile at a time.
-With --detach it goes on when the terminal is closed (where systemd ends all that a user began at his
-logout, KillUserProcesses, `loginctl enable-linger` allows it), and its lines go to a log:
-
-  python -m saistudy status            # runs done, at work, failed; is it alive?
-  python -m saistudy logs --follow     # its lines as they come; Ctrl-C ends only the view
-  python -m saistudy stop              # ends with the epoch in progress; the same make study goes on
-"""
-
-AUDIT = """\
-Nothing is trained: cells in order and without an error, source and parameters those of the record, metrics,
-intervals and verdicts computed again from saved predictions, what notebooks show computed again by their own
-cells, stage 1 to stage 2, tables, figures' frames, the ledger, the README, and every byte against SHA256SUMS.
-Exit status 1: something is wrong; each finding is a line. Pictures are held by SHA256SUMS alone.
-"""
-
-PREDICT = """\
-examples:
-  python -m saistudy predict work/demo/896-s0/train/weights/best.pt my-pictures/ fire.mp4
-  python -m saistudy predict yolov8n.pt street.jpg --conf 0.25 --output street
-
-Boxes are those that the evaluation of a run would save, at the tensor that the model was trained at. Without
---conf the threshold is the one of the model.md beside it, or of its record. Loading a .pt file runs the code
-in it: take one that you trust. Exit status 1: some files could not be read; each is named and skipped.
-"""
-
-STAGE = """\
-examples:
-  python -m saistudy stage plan --profile h200
-  python -m saistudy stage run --source /data/my-yolo-set --target /dev/shm/my-yolo-set
-  python -m saistudy stage release --target /dev/shm/my-yolo-set
-
-plan: bytes, files, room, seconds, and whether it fits beside the loaders of params/<profile>/setup-shm.yaml;
-run: copy what is not there yet; status: is it whole?; release: give the memory back.
-Exit status 1: does not fit, or is not staged. A --source is reckoned without a loader unless given --profile.
-"""
+from saistudy.study import commands
 
 
 def _value(text: str) -> object:
@@ -289,110 +240,20 @@ def _bundle(given: argparse.Namespace) -> None:
     print(f"{shown(written.absolute())}: {written.stat().st_size / 2**20:.1f} MiB, sha256 {sha256(written)}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `act`, a function of what was given."""
-    top = argparse.ArgumentParser(prog="python -m saistudy", description=__doc__)
-    commands = top.add_subparsers(required=True, metavar="command")
-    raw = argparse.RawDescriptionHelpFormatter
-    run = commands.add_parser("run", help="execute a notebook", epilog=RUN, formatter_class=raw)
-    run.add_argument("notebook", help="name in notebooks/, or path of an .ipynb file")
-    run.add_argument("-f", "--file", nargs="+", action="extend", default=[], type=Path, help="YAML files")
-    run.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="one parameter",
+ACTS = {
+    act.__name__[1:]: act
+    for act in (
+        *(_run, _plan, _jobs, _study, _status, _logs, _stop, _bundle, _predict, _report),
+        *(_table, _compare, _audit, _seal, _expect, _stage, _bench),
     )
-    run.add_argument("--output", type=Path, required=True, help="where the executed notebook goes")
-    run.add_argument("--stamp", type=Path, help="file that says the run is done, written last")
-    run.add_argument("--gpu", action="store_true", help="wait for a GPU that no other run has; see only that")
-    run.set_defaults(act=_run)
-    plan = commands.add_parser("plan", help="what would run, its hours, money and bytes")
-    plan.add_argument("--profile", default="demo")
-    plan.add_argument("--full", action="store_true", help="the whole preregistered grid")
-    plan.add_argument("--speed", action="store_true", help="gate, throughput and large-batch as well")
-    plan.add_argument("--price-per-h", type=float, help="US dollars for a GPU hour (default: study.yaml)")
-    plan.add_argument("--ask", action="store_true", help="ask before going on (YES=1 answers)")
-    plan.set_defaults(act=_plan)
-    jobs = commands.add_parser("jobs", help="how many runs go at a time on this machine: one a GPU")
-    jobs.add_argument("--profile", default="demo")
-    jobs.set_defaults(act=_jobs)
-    table = commands.add_parser("table", help="regenerate tables from records, and the README's")
-    table.add_argument("profile", nargs="+", help="profiles")
-    table.set_defaults(act=_table)
-    compare = commands.add_parser("compare", help="the README, and fresh results against the committed ones")
-    compare.add_argument("--profile", default="demo")
-    compare.set_defaults(act=_compare)
-    audit = commands.add_parser("audit", help="is what is committed what was computed?", epilog=AUDIT)
-    audit.formatter_class = raw
-    audit.add_argument("profile", nargs="*", help="profiles (default: all that have results)")
-    audit.set_defaults(act=_audit)
-    report = commands.add_parser("report", help="the study as a static site, in work/report")
-    report.add_argument("profile", nargs="*", help="profiles (default: all that have results)")
-    report.set_defaults(act=_report)
-    seal = commands.add_parser("seal", help="write the hashes of a profile's results into SHA256SUMS")
-    seal.add_argument("profile", nargs="+", help="profiles")
-    seal.set_defaults(act=_seal)
-    expect = commands.add_parser("expect", help="hold these results as what a rerun should give")
-    expect.add_argument("profile", nargs="+", help="profiles")
-    expect.set_defaults(act=_expect)
-    predict = commands.add_parser("predict", help="boxes on one's own pictures or video", epilog=PREDICT)
-    predict.formatter_class = raw
-    predict.add_argument("model", type=Path, help="weights of a detector, a .pt file")
-    predict.add_argument("paths", nargs="+", type=Path, help="pictures, videos, folders of them")
-    predict.add_argument("--conf", type=float, help="score from which a box counts")
-    predict.add_argument("--output", type=Path, default=Path("predicted"), help="default: predicted/")
-    predict.set_defaults(act=_predict)
-    stage = commands.add_parser("stage", help="images in memory", epilog=STAGE, formatter_class=raw)
-    stage.add_argument("action", choices=["plan", "run", "status", "release"])
-    stage.add_argument("--profile", help="whose trees (default demo), or whose loader fits beside a --source")
-    stage.add_argument("--source", type=Path, help="any folder instead of the profile's trees")
-    stage.add_argument("--target", type=Path, help="the folder that it is staged to")
-    stage.set_defaults(act=_stage)
-    bench = commands.add_parser("bench", help="this machine's rates, A B A B in one run, minutes")
-    bench.add_argument("what", choices=["loader", "step", "staging", "index", "tree", "training"])
-    bench.add_argument("--minutes", type=float, default=25.0, help="of step, which keeps every cell")
-    bench.add_argument("--json", action="store_true", help="every pass, as JSON")
-    bench.set_defaults(act=_bench)
-    _add_control(commands, raw)
-    return top
-
-
-def _add_control(commands, raw) -> None:
-    """The commands around a study that runs, and what it leaves."""
-    study = commands.add_parser("study", help="execute a study's runs", epilog=STUDY, formatter_class=raw)
-    study.add_argument("--profile", default="demo")
-    study.add_argument("--detach", action="store_true", help="in a session of its own, with a log")
-    study.add_argument("--log", type=Path, help=argparse.SUPPRESS)  # where a detached one's lines go
-    study.add_argument("command", nargs="+", help="what executes the runs, after --")
-    study.set_defaults(act=_study)
-    status = commands.add_parser("status", help="which runs are done, at work, failed; does a study run?")
-    status.add_argument("--profile", default="demo")
-    status.set_defaults(act=_status)
-    logs = commands.add_parser("logs", help="the lines of a detached study")
-    logs.add_argument("run", nargs="?", help="only what this run said")
-    logs.add_argument("--profile", default="demo")
-    logs.add_argument("--follow", action="store_true", help="as they come, until the study ends")
-    logs.set_defaults(act=_logs)
-    stop = commands.add_parser("stop", help="end a study with the epoch in progress; make study goes on")
-    stop.add_argument("--profile", default="demo")
-    stop.add_argument("--at-once", action="store_true", help="drop the epoch in progress")
-    stop.set_defaults(act=_stop)
-    bundle = commands.add_parser("bundle", help="a run's notebook, record, predictions and weights in a file")
-    bundle.add_argument("run", help="name of a run, as in results/<profile>/")
-    bundle.add_argument("--profile", default="demo")
-    bundle.add_argument("--output", type=Path, help="default: work/<profile>/bundles/<run>.tar.gz")
-    bundle.set_defaults(act=_bundle)
+}
 
 
 def main(words: list[str] | None = None) -> int:
     """Exit status of a command: 0, or 2 with one sentence on stderr, or what a failed run says."""
-    given = parser().parse_args(words)
+    given = commands.parser().parse_args(words)
     try:
-        return given.act(given) or 0
+        return ACTS[given.act](given) or 0
     except Refusal as refusal:
         print(f"saistudy: {refusal}", file=sys.stderr)
         return 2

@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saistudy import __main__
 from saistudy.paths import PARAMS, ROOT, Refusal
-from saistudy.study import claims
+from saistudy.study import claims, commands
 from saistudy.study.ledger import published, quantities, recorded, rows
 from saistudy.study.ledger.quantities import Finding
 
@@ -144,7 +143,7 @@ FILES = {"table.csv", "epochs.csv", "patience.csv", "sizes.csv"}
 
 def test_what_would_settle_a_claim_is_a_command_that_exists_or_is_called_planned(ledger):
     """Subcommands, arms, notebooks, parameters and files that `needs` names, against the repository."""
-    parser = __main__.parser()
+    parser = commands.parser()
     arms = {path.stem for path in (PARAMS / "h200" / "arms").glob("*.yaml")}
     for claim in ledger.values():
         if not claim.needs or claim.needs.startswith((rows.UNMEASURABLE, "planned")):

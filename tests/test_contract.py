@@ -66,7 +66,7 @@ FLOORS = [
         "evaluation.pictures",
     ],
     [
-        *["study.ledger.quantities", "study.ledger.rows"],
+        *["study.commands", "study.ledger.quantities", "study.ledger.rows"],
         "study.locks",
         *["study.transcript", "study.kernel", "study.front", "study.prereg", "study.saved"],
         *["study.model_card", "study.record"],

@@ -1,6 +1,8 @@
 """What keeps the repository clean: the hooks before a commit, and the citation."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from saistudy import __main__
 from saistudy.paths import NOTEBOOKS, PARAMS, ROOT
+from saistudy.study import commands
 
 OUTPUT = {"output_type": "stream", "name": "stdout", "text": ["seen\n"]}
 
@@ -92,3 +96,17 @@ def test_the_table_of_gpus_is_arithmetic_on_the_seeds_figures():
         f"hours of stage 1, {train['epochs']} epochs" in page and f"| {hours:,.0f} / your images/s |" in page
     )
     assert f"{hours / cost['images_per_s']:.1f}, from a seed's {cost['images_per_s']:.0f} images/s" in page
+
+
+def test_every_command_shows_examples_that_its_own_parser_reads(capsys):
+    """`--help` of each, and each example line in it."""
+    top = commands.parser()
+    (known,) = [action.choices for action in top._actions if isinstance(action.choices, dict)]
+    assert known.keys() == __main__.ACTS.keys()
+    for name in known:
+        with pytest.raises(SystemExit):
+            top.parse_args([name, "--help"])
+        shown = capsys.readouterr().out.replace("\\\n", " ")
+        lines = re.findall(r"^ +python -m saistudy (.*)", shown, re.MULTILINE)
+        words = [shlex.split(re.split(r" && | > ", line)[0], comments=True) for line in lines]
+        assert name in {top.parse_args(each).act for each in words}, name

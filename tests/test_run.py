@@ -158,8 +158,8 @@ def alive(pid: int) -> bool:
 
 
 SLEEPS = (
-    "import os, pathlib, time\nprint('epoch 1', os.getpid(), flush=True)\n"
-    "try:\n    time.sleep(60)\n"
+    "import os, pathlib, time\n"
+    "try:\n    print('epoch 1', os.getpid(), flush=True)\n    time.sleep(60)\n"
     "except KeyboardInterrupt:\n    pathlib.Path({mark!r}).touch()\n    raise"
 )
 
