@@ -25,6 +25,7 @@ logout, KillUserProcesses, `loginctl enable-linger` allows it), and its lines go
   python -m saistudy status            # runs done, at work, failed; is it alive?
   python -m saistudy logs --follow     # its lines as they come; Ctrl-C ends only the view
   python -m saistudy stop              # ends with the epoch in progress; the same make study goes on
+  python -m saistudy study --profile h200 -- snakemake --profile profiles/slurm --config profile=h200
 """
 
 AUDIT = """\
