@@ -65,6 +65,13 @@ EVERYTHING = (
 )
 
 
+def test_a_kernels_file_is_named_alike_everywhere_and_a_long_word_does_not_hold_a_run_up():
+    """A picture in HTML is a word of a megabyte: searched from each of its letters it would take hours."""
+    assert plain("in /tmp/ipykernel_71/12.py, 'x/ipykernel_8/a'") == "in ipykernel/12.py, 'ipykernel/a'"
+    word = "data:image/png;base64," + 250_000 * "iVB/"
+    assert plain(word) == word
+
+
 def test_two_runs_give_the_same_bytes_without_when_and_where(tmp_path, capsys):
     path = notebook(tmp_path, *EVERYTHING)
     one, two = tmp_path / "results/demo/one/run.ipynb", tmp_path / "results/demo/two/run.ipynb"

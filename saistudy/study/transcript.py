@@ -32,7 +32,8 @@ def plain(text: str) -> str:
         if len(folder.parts) > 1:
             text = re.sub(rf"(?<![\w.~-]){re.escape(str(folder))}(?![\w-])", sign, text)
     text = text.replace("\x1b[K", "")  # a bar's "erase to the end of the line"
-    text = re.sub(r"[^\s\"']*/ipykernel_\d+/", "ipykernel/", text)
+    # tried where a word begins and nowhere inside it: a picture of 1 MB in HTML is one word
+    text = re.sub(r"(?<![^\s\"'])[^\s\"']*/ipykernel_\d+/", "ipykernel/", text)
     return re.sub(r"\bat 0x[0-9a-f]+", "at 0x0", text)
 
 
