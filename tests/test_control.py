@@ -156,6 +156,21 @@ def test_a_killed_study_is_never_called_running(capsys):
     assert "ended with exit status 3" in status.study("demo")
 
 
+def test_a_process_is_told_from_others_by_its_birth_whatever_the_clock_says():
+    """The tick at which it began (proc(5)), held against util-linux' and procps' idea of it: its age."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        birth = locks.born(child.pid)
+        boot, ticks_n = birth.split()
+        assert boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+        aged_s = int(subprocess.check_output(["ps", "-o", "etimes=", "-p", str(child.pid)]))
+        assert up_s - int(ticks_n) / os.sysconf("SC_CLK_TCK") == pytest.approx(aged_s, abs=1.5)
+        assert locks.born(child.pid) == birth != locks.born(os.getpid())
+        child.kill()
+        until(lambda: locks.born(child.pid) is None)  # a zombie is not alive
+    assert locks.born(child.pid) is None
+
+
 def test_one_study_at_a_time_and_stopped_twice(capsys):
     said = detached(capsys, ticks())
     began = begun.state("demo")

@@ -12,8 +12,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from saistudy.paths import Refusal, work, write_json, write_text
 from saistudy.study import forecast, locks
 from saistudy.training import stopping
@@ -34,8 +32,8 @@ def holder(profile: str) -> dict | None:
 def state(profile: str) -> dict | None:
     """The latest study of a profile, None before the first.
 
-    id, host, pid and created (of the process that attends it), child (Snakemake's pid), since, log (path or
-    None), ended (UTC) and status, both None until it ended by itself.
+    id, host, pid and born (`locks.born`) of the process that attends it, child (Snakemake's pid), since (UTC)
+    and since_s, log (path or None), ended (UTC) and status, both None until it ended by itself.
     """
     path = folder(profile) / "state.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -87,10 +85,7 @@ def runs_at_work(profile: str) -> dict[str, dict]:
 
 def attended(latest: dict) -> bool:
     """Whether the process that attends a study lives, on this machine: that number, begun at that moment."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(latest["pid"])
-        return process.create_time() == latest["created"] and process.status() != psutil.STATUS_ZOMBIE
-    return False
+    return locks.born(latest["pid"]) == latest["born"]
 
 
 def refuse_second(profile: str) -> None:

@@ -41,6 +41,20 @@ def _who() -> dict:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": clock(time.time())}
 
 
+def born(pid: int) -> str | None:
+    """What tells a process from all others: the machine's boot and the tick at which it began; None if dead.
+
+    Not its time of day: psutil reckons that from the clock, which is set while a study runs (seen 2026-11-28:
+    by 25 s, and a living process looked like another one). proc(5), fields 3 and 22.
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None if state in "ZX" else f"{boot} {fields[18]}"
+
+
 def clock(seconds: float) -> str:
     """A moment (seconds since 1970) as people read it, in UTC."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
 from saistudy.paths import ROOT, Refusal, write_text
 from saistudy.study import locks
 from saistudy.study.begun import folder, note, refuse_second, runs_at_work, state, stop_file
@@ -53,8 +51,9 @@ def _stamp() -> str:
 
 
 def _self() -> dict:
-    pid, created = os.getpid(), psutil.Process().create_time()
-    return {"pid": pid, "created": created, "host": os.uname().nodename, "since": locks.clock(created)}
+    pid, now_s = os.getpid(), time.time()
+    who = {"pid": pid, "born": locks.born(pid), "host": os.uname().nodename}
+    return who | {"since_s": now_s, "since": locks.clock(now_s)}
 
 
 @contextmanager

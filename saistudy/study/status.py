@@ -161,7 +161,7 @@ def study(profile: str) -> str:
 
 def _going(profile: str, latest: dict) -> str:
     """What there is to say of a study whose lock is held."""
-    ago = clock(time.time() - latest["created"])
+    ago = clock(time.time() - latest["since_s"])
     told = {"epoch": "stopping with the epoch", "now": "stopping at once"}
     text = f"{told.get(begun.asked(profile, latest), 'running')} since {latest['since']} ({ago} ago)"
     if latest["host"] == os.uname().nodename and not begun.attended(latest):
