@@ -1,4 +1,4 @@
-"""What is wrong with a parameter, in one sentence that says what to write instead."""
+"""What is wrong with a parameter, in one sentence that says what to write instead; and a span of time."""
 
 import difflib
 import math
@@ -21,6 +21,11 @@ EXPECTED = {
     "model_type": "a mapping",
     "string_pattern_mismatch": "lower-case letters and digits joined by hyphens (a sha256: 64 hex)",
 }
+
+
+def clock(seconds: float) -> str:
+    """A span of time, hours first: 1:02:03."""
+    return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f}:{seconds % 60:02.0f}"
 
 
 def near(word: str, words: dict[str, str]) -> str:

@@ -31,7 +31,14 @@ FLOORS = [
     [
         *["training.patience", "training.ladder", "training.checkpoints", "training.footprint"],
         *["training.loading", "training.dataset", "training.rect", "training.resume", "training.telemetry"],
-        *["training.lean", "training.plans", "training.rendering", "training.kernel", "training.feed"],
+        *[
+            "training.lean",
+            "training.batching",
+            "training.plans",
+            "training.rendering",
+            "training.kernel",
+            "training.feed",
+        ],
         *[
             "training.rates",
             "training.decay",

@@ -17,7 +17,7 @@ from ultralytics.data.build import build_dataloader, build_yolo_dataset
 
 from saistudy.data import store
 from saistudy.paths import Refusal
-from saistudy.training import feed, fit, lean, rates
+from saistudy.training import batching, feed, fit, lean, rates
 from saistudy.training.dataset import RectDataset, build_dataset
 
 LABELS = ("cls", "bboxes", "batch_idx")
@@ -208,7 +208,7 @@ def test_bad_inputs_are_refused():
 
 def test_a_ring_uses_memory_again_and_stacks_like_torch():
     """Slot after slot; what does not fit a slot is stacked beside it."""
-    ring, rng = lean.Ring(3), torch.Generator().manual_seed(0)
+    ring, rng = batching.Ring(3), torch.Generator().manual_seed(0)
     seen = []
     for n in (4, 4, 4, 4, 2, 5):
         images = [torch.randint(0, 256, (3, 8, 6), dtype=torch.uint8, generator=rng) for _ in range(n)]
@@ -223,9 +223,9 @@ def test_a_batch_leaves_its_worker_without_a_file_for_each_tensor():
     """What lies in shared memory goes as torch sends it, the rest as bytes; both arrive equal."""
     ring = torch.arange(12, dtype=torch.uint8).reshape(2, 6).share_memory_()
     batch = {"img": ring, "cls": torch.rand(3, 1), "batch_idx": torch.zeros(0), "im_file": ("a", "b")}
-    _, (parts, keys) = lean.Sent(batch).__reduce__()
+    _, (parts, keys) = batching.Sent(batch).__reduce__()
     assert keys == ["cls", "batch_idx"] and parts["img"] is ring
-    arrived = pickle.loads(bytes(ForkingPickler.dumps(lean.Sent(batch | {"img": torch.empty(0)}))))
+    arrived = pickle.loads(bytes(ForkingPickler.dumps(batching.Sent(batch | {"img": torch.empty(0)}))))
     assert type(arrived) is dict and arrived["im_file"] == ("a", "b")
     for key in keys:
         assert torch.equal(arrived[key], batch[key]) and arrived[key].dtype == batch[key].dtype

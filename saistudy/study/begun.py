@@ -88,6 +88,11 @@ def attended(latest: dict) -> bool:
     return locks.born(latest["pid"]) == latest["born"]
 
 
+def orphaned(latest: dict) -> bool:
+    """Whether the process that attended a study on this machine is gone; of others nothing is known."""
+    return latest["host"] == os.uname().nodename and not attended(latest)
+
+
 def refuse_second(profile: str) -> None:
     """One study of a profile at a time.
 
@@ -117,7 +122,7 @@ def ask(profile: str, at_once: bool) -> dict:
         raise Refusal(f"no study of profile {profile} runs; {beside}.")
     if asked(profile, latest) != stopping.NOW:
         write_text(stop_file(profile, latest), stopping.NOW if at_once else stopping.EPOCH)
-    if latest["child"] and not attended(latest) and latest["host"] == os.uname().nodename:
+    if latest["child"] and orphaned(latest):
         with suppress(ProcessLookupError):
             os.kill(latest["child"], signal.SIGTERM)
     return latest

@@ -5,7 +5,8 @@ first drawn.
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import ipywidgets as widgets
 import pandas as pd
@@ -68,11 +69,9 @@ class Chooser:
             self._other()
 
     def _offer(self, control: widgets.Dropdown, options: list[str]) -> None:
-        """Other options, the value kept where it can be, and nobody told."""
-        value, self.busy = control.value, True
-        control.options = options
-        control.value = value if value in options else options[0]
-        self.busy = False
+        """Other options, and nobody told."""
+        with quiet(self):
+            offer(control, options)
 
     def _other(self, _=None) -> None:
         if not self.busy:
@@ -84,6 +83,23 @@ class Chooser:
     def _own(self, _=None) -> None:
         """Back to the threshold from val."""
         self.cut.value = self.seen.cut
+
+
+@contextmanager
+def quiet(owner) -> Iterator[None]:
+    """While the block runs, `owner` is `busy`: it does not answer when its own controls move."""
+    owner.busy = True
+    try:
+        yield
+    finally:
+        owner.busy = False
+
+
+def offer(control: widgets.Dropdown, options: list[str]) -> None:
+    """Set other options; the value stays where it is one of them, else it is the first."""
+    value = control.value
+    control.options = options
+    control.value = value if value in options else options[0]
 
 
 def dropdown(name: str, options, value) -> widgets.Dropdown:
@@ -113,13 +129,8 @@ class Panel:
 
     def renew(self) -> None:
         """Draw for another run."""
-        self.busy = True
-        try:
+        with quiet(self), suppress(Refusal):  # told by the drawing below
             self.offer()
-        except Refusal:  # told by the drawing below
-            pass
-        finally:
-            self.busy = False
         self.redraw()
 
     def redraw(self, _=None) -> None:

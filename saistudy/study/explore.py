@@ -4,7 +4,7 @@ import ipywidgets as widgets
 import pandas as pd
 
 from saistudy.study import catalogue, looking, sheets
-from saistudy.study.controls import Chooser, Drawn, Panel, dropdown
+from saistudy.study.controls import Chooser, Drawn, Panel, dropdown, offer, quiet
 
 __all__ = ["Beside", "Browse", "Chooser", "Film", "Threshold", "figures"]
 
@@ -79,9 +79,7 @@ class Browse(Panel):
     def offer(self) -> None:
         rows = self.chosen.images.rows
         for control in (self.split, self.kind, self.finding):
-            value, options = control.value, [ANY, *sorted(rows[control.description].unique())]
-            control.options = options
-            control.value = value if value in options else ANY
+            offer(control, [ANY, *sorted(rows[control.description].unique())])
 
     def draw(self) -> Drawn:
         images, n = self.chosen.images, PAGE_N if self.size.value == "eight" else 1
@@ -89,8 +87,8 @@ class Browse(Panel):
         rows = catalogue.choose(images.rows, *("" if value == ANY else value for value in chosen))
         if rows.empty:
             return "No image is of that split, kind, group and finding.", None
-        self.busy, self.page.max = True, -(-len(rows) // n)
-        self.busy = False
+        with quiet(self):
+            self.page.max = -(-len(rows) // n)
         shown = rows.iloc[(self.page.value - 1) * n : self.page.value * n]
         return self._table(shown, len(rows)), self._sheet(shown, n)
 
@@ -120,27 +118,22 @@ class Beside(Panel):
         super().__init__(chosen, [self.run, self.model, self.page])
 
     def offer(self) -> None:
-        known = looking.runs(self.chosen.profile.value)
-        run = self.run.value
-        self.run.options = [*known]
-        self.run.value = run if run in known else next(iter(known))
+        offer(self.run, [*looking.runs(self.chosen.profile.value)])
         self._models()
 
     def _models(self) -> None:
-        models, model = looking.runs(self.chosen.profile.value)[self.run.value], self.model.value
+        models = looking.runs(self.chosen.profile.value)[self.run.value]
         if list(self.model.options) != models:
-            self.model.options = models
-            self.model.value = model if model in models else models[0]
+            offer(self.model, models)
 
     def draw(self) -> Drawn:
-        self.busy = True
-        self._models()
+        with quiet(self):
+            self._models()
         one, n = self.chosen.seen, sheets.COLUMNS_N
-        self.busy = False
         other = looking.seen(one.profile, self.run.value, self.model.value, one.split)
         table, parted = looking.agreement(one, other), looking.parted(one, other)
-        self.busy, self.page.max = True, max(1, -(-len(parted) // n))
-        self.busy = False
+        with quiet(self):
+            self.page.max = max(1, -(-len(parted) // n))
         shown = parted[(self.page.value - 1) * n : self.page.value * n]
         drawn, _, axes = sheets.figure(2)
         for row, side in enumerate((one, other)):
@@ -159,16 +152,13 @@ class Film(Panel):
         super().__init__(chosen, [self.group, self.start])
 
     def offer(self) -> None:
-        groups = looking.filmed(self.chosen.seen) or [NONE]
-        value = self.group.value
-        self.group.options = groups
-        self.group.value = value if value in groups else groups[0]
+        offer(self.group, looking.filmed(self.chosen.seen) or [NONE])
 
     def draw(self) -> Drawn:
         one = self.chosen.seen
         frames = looking.film(one, self.group.value)
-        self.busy, self.start.max = True, max(0, len(frames) - PAGE_N)
-        self.busy = False
+        with quiet(self):
+            self.start.max = max(0, len(frames) - PAGE_N)
         shown = frames.iloc[self.start.value : self.start.value + PAGE_N]
         drawn, top, axes = sheets.figure(2, above_px=230)
         note = f"{one.profile}, {one.run}, {one.model}, {one.split}, group {self.group.value}"

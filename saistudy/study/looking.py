@@ -12,7 +12,7 @@ from saistudy.evaluation.truth import BOX
 from saistudy.paths import Refusal, results
 from saistudy.study.frames.testing import highest
 from saistudy.study.record import predicted, read_record
-from saistudy.study.saved import PREDICTIONS, read_frame, shown
+from saistudy.study.saved import read_frame, shown
 
 OUTCOMES = ("found", "missed", "false alarm", "quiet")  # of an image
 CURVE_N = 200  # thresholds of `curve`
@@ -80,7 +80,7 @@ def seen(profile: str, run: str, model: str, split: str) -> Seen:
     """
     record = read_record(profile, run)
     saved = [read_frame(profile, run, name) for name in ("images", "truth")]
-    saved.append(predicted(profile, run, model, _tensor(record, model)))
+    saved.append(predicted(profile, run, model))
     images, truth, found = (_of(split, frame) for frame in saved)
     if images.empty:
         raise Refusal(f"run {run} has no image in the split '{split}': choose val or test.")
@@ -96,12 +96,6 @@ def seen(profile: str, run: str, model: str, split: str) -> Seen:
 
 def _of(split: str, frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["split"] == split].reset_index(drop=True)
-
-
-def _tensor(record: dict, model: str) -> list[int]:
-    """[height, width] of the first evaluation of a model: that of its training."""
-    rows = [row for row in record["predictions"] if row["file"].startswith(f"{PREDICTIONS}/")]
-    return next(row["imgsz"] for row in rows if row["model"] == model)
 
 
 def figures(one: Seen, cut: float) -> dict:

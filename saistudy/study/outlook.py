@@ -41,8 +41,9 @@ def rows(profile: str, runs: dict[str, forecast.Run], full: bool) -> list[Outloo
     for name, run in runs.items():
         if forecast.done(profile, run) and not set(run.needs) & set(again):
             continue
-        like = [one for one in known if _key(one["notebook"], one["params"]) == _of(run)]
-        hours, disk_gib, source = _measured(profile, like) if like else said.get(_of(run), (None, None, "-"))
+        key = _of(run)
+        like = [one for one in known if _key(one["notebook"], one["params"]) == key]
+        hours, disk_gib, source = _measured(profile, like) if like else said.get(key, (None, None, "-"))
         gpus_n = slots.wanted_n(profile, run.notebook)
         found.append(Outlook(name, why(profile, run, again), hours, gpus_n, disk_gib, source))
         again.append(name)

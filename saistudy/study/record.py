@@ -99,13 +99,22 @@ def read_records(profile: str) -> list[dict]:
     Raises:
         Refusal: there is none, or one belongs to another profile.
     """
+    if runs := trainings(profile):
+        return runs
+    raise Refusal(
+        f"{shown(results(profile))} holds no record of a training: run notebooks/stage1.ipynb"
+        f" with profile {profile} first (or make study PROFILE={profile})."
+    )
+
+
+def trainings(profile: str) -> list[dict]:
+    """As `read_records`, and none where there is none: other notebooks may have left theirs before any of it.
+
+    Raises:
+        Refusal: one belongs to another profile.
+    """
     records = [json.loads(path.read_text()) for path in sorted(results(profile).glob("*/record.json"))]
     runs = [r for r in records if r["notebook"] in ("stage1", "stage2")]
-    if not runs:
-        raise Refusal(
-            f"{shown(results(profile))} holds no record of a training: run notebooks/stage1.ipynb"
-            f" with profile {profile} first (or make study PROFILE={profile})."
-        )
     for record in runs:
         if record["profile"] != profile:
             raise Refusal(

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from saistudy.study.kernel import GRACE_S
 from saistudy.study.run import Failure
 from saistudy.study.saved import shown
 from saistudy.training.stopping import NOW
+from saistudy.wording import clock
 
 STATES = ["running", "failed", "killed", "stopped", "waiting", "done"]
 
@@ -31,6 +31,11 @@ class Epochs:
     epoch_s: float | None
     since_s: float
     finished: bool
+
+    @property
+    def trained(self) -> bool:
+        """Whether no epoch of it is left."""
+        return self.finished or self.kept_n >= self.asked_n
 
     @property
     def to_go_s(self) -> float:
@@ -58,18 +63,13 @@ def epochs(profile: str, run: str) -> Epochs | None:
     return Epochs(latest.parent.name, len(rows), asked_n, epoch_s, since_s, done)
 
 
-def clock(seconds: float) -> str:
-    """1:02:03, hours first."""
-    return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f}:{seconds % 60:02.0f}"
-
-
 def at_work(profile: str, run: str) -> str:
     """What a run that is being executed does: its epoch and the time to go, as far as it trains."""
     seen = epochs(profile, run)
     if seen is None:
         return "at work, no training yet"
     name = "" if seen.name == "train" else f"{seen.name}, "
-    if seen.finished or seen.kept_n >= seen.asked_n:
+    if seen.trained:
         return f"{name}{seen.kept_n} epochs trained, its model is tested"
     pace = f", at most {clock(seen.to_go_s)} to go" if seen.epoch_s else ""
     return f"{name}epoch {seen.kept_n + 1} of {seen.asked_n}{pace}"
@@ -164,7 +164,7 @@ def _going(profile: str, latest: dict) -> str:
     ago = clock(time.time() - latest["since_s"])
     told = {"epoch": "stopping with the epoch", "now": "stopping at once"}
     text = f"{told.get(begun.asked(profile, latest), 'running')} since {latest['since']} ({ago} ago)"
-    if latest["host"] == os.uname().nodename and not begun.attended(latest):
+    if begun.orphaned(latest):
         return f"process {latest['pid']}, which attended it, was killed; what it began goes on, {text}"
     return f"{text}, process {latest['pid']} on {latest['host']}"
 
@@ -182,7 +182,7 @@ def _waits_for(profile: str) -> list[str]:
     found = []
     for run in begun.runs_at_work(profile):
         seen = epochs(profile, run)
-        if seen is None or seen.finished or seen.kept_n >= seen.asked_n:
+        if seen is None or seen.trained:
             found.append(f"{run}: trains nothing now, it goes on to its end or to its next training")
         elif seen.epoch_s is None:
             found.append(f"{run}: the first of {seen.asked_n} epochs, of unknown length")

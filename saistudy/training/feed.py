@@ -20,7 +20,7 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK
 
 from saistudy.data import shm, store
 from saistudy.paths import Refusal
-from saistudy.training import lean, plans, rendering
+from saistudy.training import batching, lean, plans, rendering
 from saistudy.training.dataset import RectDataset, walk
 
 STOCK, STORE, DEFERRED = WAYS = "stock", "store", "deferred"
@@ -54,7 +54,7 @@ def asked(way: str, places, train: dict) -> Feed:
     sides = imgsz if isinstance(imgsz, list) else [imgsz, imgsz]
     side = math.isqrt(sides[0] * sides[1])
     workers = train.get("workers", DEFAULT_CFG.workers)
-    loaders = shm.loader_bytes(batch, side, workers, lean.PREFETCH_N + 2)  # a ring has two more
+    loaders = shm.loader_bytes(batch, side, workers, batching.PREFETCH_N + 2)  # a ring has two more
     return Feed(way, tuple(map(Path, places)), loaders)
 
 
@@ -70,7 +70,7 @@ class FedDataset(RectDataset):
         self.input, self.why = self._settled(hyp)
         self.transforms = self.build_transforms(hyp)
         if self.input != STOCK and self.augment:
-            self.collate_fn = partial(lean.collate, ring=lean.Ring())
+            self.collate_fn = partial(batching.collate, ring=batching.Ring())
             self.labels = [lean.Label(label) for label in self.labels]
 
     def _settled(self, hyp) -> tuple[str, str]:

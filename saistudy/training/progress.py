@@ -9,6 +9,7 @@ import pandas as pd
 from ultralytics.utils import LOGGER
 
 from saistudy.training import live
+from saistudy.wording import clock
 
 
 def table(csv: Path, epochs: int, images_n: int) -> pd.DataFrame:
@@ -29,15 +30,11 @@ def table(csv: Path, epochs: int, images_n: int) -> pd.DataFrame:
             "val AP50": rows["metrics/mAP50(B)"],
             "AP50-95": rows["metrics/mAP50-95(B)"],
             "images/s": images_n * rows["epoch"] / rows["time"],
-            "to go": [_clock(s / n * (epochs - n)) for n, s in zip(rows["epoch"], rows["time"], strict=True)],
+            "to go": [clock(s / n * (epochs - n)) for n, s in zip(rows["epoch"], rows["time"], strict=True)],
             "seconds": rows["time"].diff().fillna(rows["time"]),
         }
     )
     return told.join(losses).assign(**{"val loss": rows.filter(regex="^val/").sum(axis="columns")})
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f}:{seconds % 60:02.0f}"
 
 
 def lines(epochs: pd.DataFrame) -> list[str]:
@@ -76,7 +73,7 @@ class Teller:
     def _batch(self, trainer) -> None:
         self.done_n, of = self.done_n + 1, len(trainer.train_loader)
         left_s = (time.monotonic() - self.begun_s) / self.done_n * (of - self.done_n)
-        what = f"batch {self.done_n} of {of}, {_clock(left_s)} to its validation"
+        what = f"batch {self.done_n} of {of}, {clock(left_s)} to its validation"
         self._say(trainer, what, live.PAUSE_S)
 
     def _say(self, trainer, what: str, pause_s: float = 0.0) -> None:

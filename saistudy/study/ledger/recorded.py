@@ -37,7 +37,7 @@ def _bench() -> list[dict]:
 def _trained() -> list[dict]:
     """Rows as of _bench, of every stage 1 that was trained on an H200, on whatever images."""
     rows = []
-    for run in trainings():
+    for run in record.trainings(PROFILE):
         gpus = (run.get("environment") or {}).get("gpus") or []
         if run["notebook"] == "stage1" and gpus and all("H200" in gpu["name"] for gpu in gpus):
             told = {"file": run["run"], "images": run["data"]["provenance"], "arm": _side(run["conditions"])}
@@ -87,16 +87,9 @@ def seconds_per_step(claim: Claim, ledger: Ledger) -> Finding | None:
     return Finding(1 / found.value, found.evidence, found.conditions, 1 / found.high, 1 / found.low)
 
 
-def trainings() -> list[dict]:
-    """Records of every training of the profile; other notebooks may have left theirs before any of it."""
-    paths = results(PROFILE).glob("*/record.json")
-    trained = any(json.loads(path.read_text())["notebook"] in ("stage1", "stage2") for path in paths)
-    return record.read_records(PROFILE) if trained else []
-
-
 def _runs(stage: str, arm: str) -> list[dict]:
     """Records of one arm of a stage on the published data; of stage 2 with lr0 as it was meant."""
-    runs = [run for run in trainings() if run["data"].get("provenance", SYNTHETIC) != SYNTHETIC]
+    runs = [run for run in record.trainings(PROFILE) if run["data"].get("provenance", SYNTHETIC) != SYNTHETIC]
     runs = [run for run in runs if run["params"].get("stage2_arm", AS_MEANT) == AS_MEANT]
     return [run for run in runs if run["notebook"] == f"stage{stage}" and run["params"]["arm"] == arm]
 

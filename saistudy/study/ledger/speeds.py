@@ -8,8 +8,9 @@ import math
 from statistics import median
 
 from saistudy.paths import results
+from saistudy.study import record
 from saistudy.study.ledger.quantities import Finding
-from saistudy.study.ledger.recorded import PROFILE, SOURCE, trainings
+from saistudy.study.ledger.recorded import PROFILE, SOURCE
 from saistudy.study.ledger.rows import Claim, Ledger
 
 __all__ = ["CHECKS", "SOURCE"]
@@ -118,7 +119,11 @@ def sanity_waits(claim: Claim, _: Ledger) -> Finding | None:
 
 def full_run_util(claim: Claim, _: Ledger) -> Finding | None:
     """Whether every stage 1 of an H200 kept its GPU as busy as `said`: at_least, a fraction."""
-    runs = [run for run in trainings() if run["notebook"] == "stage1" and run["environment"].get("gpus")]
+    runs = [
+        run
+        for run in record.trainings(PROFILE)
+        if run["notebook"] == "stage1" and run["environment"].get("gpus")
+    ]
     runs = [run for run in runs if run["telemetry"][""].get("gpu_util") is not None]
     if not runs:
         return None
