@@ -1,8 +1,9 @@
-"""A real Slurm on this machine: munge, controller and two nodes of two GPUs each, started for a test.
+"""A real Slurm on this machine: munge, controller and nodes with GPUs, two of two or four of one, for a test.
 
 The GPUs are device files without a device, so what a job is given shows in CUDA_VISIBLE_DEVICES alone. Each
 node is a slurmd of its own name and ports. Snakemake's executor drops SLURM_CONF, so the configuration must
-stand at /etc/slurm/slurm.conf: where one stands already, this machine has a Slurm, which is left alone.
+stand at /etc/slurm/slurm.conf: where one stands that is not of a test, this machine has a Slurm, which is
+left alone; what a killed test left there is taken over.
 """
 
 import os
@@ -18,10 +19,13 @@ import psutil
 CONF = Path("/etc/slurm/slurm.conf")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 NODES = ("node1", "node2")
+FOUR = ("node1", "node2", "node3", "node4")
+DEVICES = ("/dev/null", "/dev/zero")  # what stands for GPUs
+NAME = "ClusterName=saistudy-test"
 GRACE_S = 20  # between the signal and the end of an evicted job
 
 SLURM_CONF = """\
-ClusterName=test
+{name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser=root
@@ -55,10 +59,11 @@ JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
-NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=64000 Gres=gpu:2
-NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=64000 Gres=gpu:2
-PartitionName=main Nodes=node[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={grace}
-PartitionName=urgent Nodes=node[1-2] MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={grace}
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+NODE_CONF = """\
+NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=64000 Gres=gpu:{gpus_n}
 """
 
 
@@ -71,7 +76,13 @@ def lacking() -> str:
         return (
             f"apt-get install slurm-wlm slurmctld slurmd slurm-client munge: {', '.join(absent)} are absent"
         )
-    return f"{CONF} is there: this machine has a Slurm" if CONF.exists() else ""
+    return f"{CONF} is there: this machine has a Slurm" if CONF.exists() and not _left_over() else ""
+
+
+def _left_over() -> bool:
+    """Whether the configuration is one of a test that was killed, with nothing of its cluster alive."""
+    alive = {process.info["name"] for process in psutil.process_iter(["name"])}
+    return CONF.read_text().startswith(NAME) and not alive & {"slurmctld", "slurmd"}
 
 
 def _path() -> str:
@@ -89,13 +100,17 @@ def _free_ports(n: int) -> list[int]:
 
 
 class Slurm:
-    """The cluster; `with Slurm(folder) as slurm`, and nothing of it is left afterwards."""
+    """The cluster; `with Slurm(folder) as slurm`, and nothing of it is left afterwards.
 
-    def __init__(self, folder: Path):
-        self.folder, self.daemons = folder, {}
+    Args:
+        nodes: their names; gpus_n: GPUs of each, one or two.
+    """
+
+    def __init__(self, folder: Path, nodes: tuple[str, ...] = NODES, gpus_n: int = 2):
+        self.folder, self.nodes, self.gpus_n, self.daemons = folder, nodes, gpus_n, {}
 
     def __enter__(self) -> "Slurm":
-        for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
+        for name in ("munge", "state", *(f"spool-{node}" for node in self.nodes)):
             (self.folder / name).mkdir(parents=True)
         for part in [self.folder, *self.folder.parents]:  # munge wants to reach its socket
             if part.stat().st_mode & 0o055 != 0o055 and part != Path("/"):
@@ -104,7 +119,7 @@ class Slurm:
             self._configure()
             self._munge()
             self.controller()
-            for node in NODES:
+            for node in self.nodes:
                 self.node(node)
             self._until(self._idle)
         except BaseException:
@@ -117,24 +132,31 @@ class Slurm:
             self.kill(name)
         for process in psutil.process_iter(["name"]):
             with suppress(psutil.Error):  # no other Slurm is on this machine: see `lacking`
-                ours = (
-                    process.info["name"] == "slurmstepd" or process.environ().get("SLURMD_NODENAME") in NODES
-                )
-                process.kill() if ours else None
+                node = process.environ().get("SLURMD_NODENAME")
+                if process.info["name"] == "slurmstepd" or node in self.nodes:
+                    process.kill()
         for file in (CONF, *(CONF.with_name(name) for name in ("gres.conf", "cgroup.conf"))):
             file.unlink(missing_ok=True)
 
     def _idle(self) -> bool:
-        return self.says("sinfo", "-h", "-N", "-o", "%t", "-p", "main", check=False).split() == ["idle"] * 2
+        states = self.says("sinfo", "-h", "-N", "-o", "%t", "-p", "main", check=False).split()
+        return states == ["idle"] * len(self.nodes)
 
     def _configure(self) -> None:
         CONF.parent.mkdir(exist_ok=True)
-        where = {"folder": self.folder, "host": socket.gethostname().split(".")[0]}
-        CONF.write_text(SLURM_CONF.format(**where, ports=_free_ports(3), grace=GRACE_S))
-        gpus = [
-            f"NodeName={node} Name=gpu File={file}" for node in NODES for file in ("/dev/null", "/dev/zero")
+        host, ports = socket.gethostname().split(".")[0], _free_ports(1 + len(self.nodes))
+        nodes = [
+            NODE_CONF.format(node=node, host=host, port=port, gpus_n=self.gpus_n)
+            for node, port in zip(self.nodes, ports[1:], strict=True)
         ]
-        CONF.with_name("gres.conf").write_text("\n".join(gpus) + "\n")
+        whole = {"name": NAME, "folder": self.folder, "host": host, "ports": ports, "grace": GRACE_S}
+        CONF.write_text("".join([SLURM_CONF.format(**whole), *nodes]))
+        gpus = [
+            f"NodeName={node} Name=gpu File={file}\n"
+            for node in self.nodes
+            for file in DEVICES[: self.gpus_n]
+        ]
+        CONF.with_name("gres.conf").write_text("".join(gpus))
         CONF.with_name("cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
 
     def _munge(self) -> None:

@@ -26,7 +26,7 @@ FLOORS = [
         *["data.painted.footage", "data.painted.layouts", "data.painted.faults", "data.painted.casting"],
         *["data.painted.writing", "data.twin", "data.room", "data.staging.transfer", "data.staging.pace"],
         *["data.staging.origin", "data.staging.manifest", "data.staging.mirror", "data.shm"],
-        *["data.pixels", "data.storing", "data.store", "data.sources"],
+        *["data.pixels", "data.storing", "data.store", "data.keys", "data.sources"],
     ],
     [
         *["training.patience", "training.ladder", "training.checkpoints", "training.footprint"],

@@ -170,3 +170,23 @@ def test_the_speed_notebooks_run_where_all_are_asked_for(monkeypatch):
     assert runs["896-s0"].identity == forecast.runs("demo")["896-s0"].identity
     monkeypatch.setattr(sources, "key", lambda *_: "downloads that are not here")
     assert forecast.runs("h200")["896-s0"].needs == ("gate",)
+
+
+def test_an_arm_on_other_images_is_refused_before_anything_runs(copy):
+    arm, plan = copy / "params/demo/arms/other.yaml", copy / "params/demo/study.yaml"
+    before = plan.read_text()
+    arm.write_text('arm: other\nquestion: "other images"\nchange: {}\ndataset: pyro-sdis\n')
+    edit(
+        copy / "saistudy/schema.py",
+        'dataset: Literal["fasdd_cv",',
+        'dataset: Literal["pyro-sdis", "fasdd_cv",',
+    )
+    edit(plan, 'arms: ["896"', 'arms: [other, "896"')
+    environ = os.environ | {"PYTHONPATH": str(copy), "SAISTUDY_WORK": str(copy / "work")}
+    words = [sys.executable, "-m", "saistudy", "plan", "--profile", "demo"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environ, cwd=copy)
+    assert done.returncode and "arm other trains on pyro-sdis" in done.stderr
+    assert "Traceback" not in done.stderr
+    plan.write_text(before)
+    arm.unlink()
+    edit(copy / "saistudy/schema.py", 'Literal["pyro-sdis", "fasdd_cv",', 'Literal["fasdd_cv",')

@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import zipfile
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -410,3 +411,11 @@ def test_free_counts_up_by_stems():
         "a_2_2.jpg",
         "b.jpg",
     ]
+
+
+def test_progress_says_the_rate_of_slow_work_and_hands_on_every_item(monkeypatch, capsys):
+    """By hand, the clock moved: 3 of 4 items after 31 s are 3 / 31 a second, and 31 / 3 s are left."""
+    clock = iter([0.0, 0.5, 1.0, 31.0, 41.0])
+    monkeypatch.setattr(index, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert list(index.progress("abcd", 4, "images read")) == list("abcd")
+    assert capsys.readouterr().out == "images read: 3 of 4, 0.0968 a second, 10 s left\n"

@@ -1,4 +1,4 @@
-"""The study on a real Slurm, two nodes of two GPUs: equal to the local one whatever happens to its jobs."""
+"""The study on a real Slurm of two shapes: equal to the local one whatever happens to its jobs."""
 
 import hashlib
 import json
@@ -17,8 +17,10 @@ import torch
 import yaml
 
 from saistudy.paths import ROOT
+from saistudy.study import forecast
 
 pytestmark = [pytest.mark.full, pytest.mark.skipif(bool(slurm.lacking()), reason=slurm.lacking())]
+TRAIN = ("stage1", "stage2", "finetune")  # notebooks
 TRAININGS = ("896-s0", "1184x672-s0", "stage2-896-s0")
 EPOCHS_N = 10
 LONG_N = 90  # of stage 2: Slurm looks for exceeded limits twice a minute, and none is below a minute
@@ -41,19 +43,23 @@ SMALL = {
 }
 
 
+# the demo study itself, each of its runs on what is called a GPU
+WHOLE = {"study.yaml": {"job": SMALL["study.yaml"]["job"]}}
+
+
 class Study:
     """A copy of the project with a study of its own, its work and results in one folder."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, changes: dict[str, dict]):
         self.folder, self.work, self.results = folder / "copy", folder / "work/demo", folder / "results/demo"
         for name in ("saistudy", "notebooks", "params", "profiles"):
             shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("requirements.lock", "Snakefile"):
+        for name in ("requirements.lock", "Snakefile", "README.md"):
             shutil.copy(ROOT / name, self.folder)
-        for file, change in SMALL.items():
+        for file, change in changes.items():
             path = self.folder / "params/demo" / file
             values = yaml.safe_load(path.read_text()) | change
-            if file.startswith("stage"):
+            if "patiences" in change:
                 values["train"]["epochs"] = values["patiences"][0]
             path.write_text(yaml.safe_dump(values))
         scripts = Path(sys.executable).parent
@@ -62,9 +68,10 @@ class Study:
         self.environ = os.environ | {name: str(place) for name, place in places.items()}
         self.environ["PATH"] = f"{scripts}:{os.environ['PATH']}"
 
-    def begin(self, *words: str, **environ: str) -> subprocess.Popen:
-        """Snakemake, at work on the study."""
-        command = ["snakemake", *words, "--config", "profile=demo"]
+    def begin(self, *words: str, attended=False, **environ: str) -> subprocess.Popen:
+        """Snakemake, at work on the study; `attended` by the door that notes, compares and seals."""
+        door = [sys.executable, "-m", "saistudy", "study", "--profile", "demo", "--"]
+        command = [*(door if attended else []), "snakemake", *words, "--config", "profile=demo"]
         log = (self.folder / "snakemake.log").open("ab")
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environ | environ, stdout=log, stderr=subprocess.STDOUT
@@ -78,6 +85,10 @@ class Study:
         logs = (self.folder / "work/slurm").glob(f"rule_run/{run}_*/*.log")
         return "".join(path.read_text() for path in sorted(logs))
 
+    def gpu(self, run: str) -> str:
+        """GPU and node of a run's last attempt, as its log names them."""
+        return re.findall("GPU (.*), by the batch system", self.said(run))[-1]
+
     def epochs_n(self, run: str) -> int:
         """Epochs of a training that are kept."""
         table = next((self.work / run).glob("*/results.csv"), None)
@@ -89,10 +100,11 @@ class Study:
         The file of the weights holds a date and seconds besides, so its own hash is no help.
         """
         found = {}
-        for run in TRAININGS:
-            record = json.loads((self.results / run / "record.json").read_text())
-            kept = [(_bits(self.folder / stop["weights"]), stop["epochs_n"]) for stop in record["stops"]]
-            found[run] = (kept, record["metrics"])
+        for path in sorted(self.results.glob("*/record.json")):
+            record = json.loads(path.read_text())
+            if stops := record.get("stops"):
+                kept = [(_bits(self.folder / stop["weights"]), stop["epochs_n"]) for stop in stops]
+                found[path.parent.name] = (kept, record["metrics"])
         return found
 
     def forget(self) -> None:
@@ -119,15 +131,20 @@ def _bits(weights: Path) -> str:
     return hashlib.sha256(b"".join(tensors)).hexdigest()
 
 
+def executed_here(study: Study) -> dict[str, tuple]:
+    """The numbers of a study that two GPUs of this machine execute."""
+    process = study.begin("--cores", "2", "--nolock", CUDA_VISIBLE_DEVICES="0,1")
+    assert process.wait(3600) == 0, study.log()
+    assert set(re.findall(r"GPU (\d) is this run's", study.log())) == {"0", "1"}
+    return study.numbers()
+
+
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
     """The study executed here, on two GPUs by name, and its numbers; then forgotten."""
     folder = tmp_path_factory.mktemp("slurm")
-    study = Study(folder)
-    process = study.begin("--cores", "2", "--nolock", CUDA_VISIBLE_DEVICES="0,1")
-    assert process.wait(1800) == 0, study.log()
-    assert set(re.findall(r"GPU (\d) is this run's", study.log())) == {"0", "1"}
-    numbers = study.numbers()
+    study = Study(folder, SMALL)
+    numbers = executed_here(study)
     study.forget()
     yield study, numbers
     for process in psutil.process_iter(["environ"]):
@@ -160,6 +177,32 @@ def test_four_jobs_at_a_time_have_a_gpu_each_and_wait_for_no_lock(cluster):
     said = [job.communicate(timeout=120)[0] for job in jobs]
     expected = {f"GPU {gpu} of {node}, by the batch system\n" for gpu in "01" for node in slurm.NODES}
     assert set(said) == expected
+
+
+def test_four_nodes_of_one_gpu_change_no_number(local, tmp_path):
+    study, expected = local
+    with slurm.Slurm(tmp_path / "slurm", slurm.FOUR, gpus_n=1):
+        assert study.begin("--profile", "profiles/slurm", *QUICK).wait(1800) == 0, study.log()
+    assert study.numbers() == expected
+    assert {study.gpu(run).split()[0] for run in TRAININGS} == {"0"}
+    assert len({study.gpu(run) for run in TRAININGS[:2]}) == 2, "two at a time, a node each"
+    assert "the memory of node" in "".join(study.said(run) for run in TRAININGS)
+    study.forget()
+
+
+def test_the_demo_study_on_two_nodes_has_the_numbers_of_the_local_one(cluster, tmp_path):
+    """All trainings of the demo, seeds, sizes and both stages: weights bit by bit, and metrics."""
+    here, there = Study(tmp_path / "here", WHOLE), Study(tmp_path / "there", WHOLE)
+    there.results.mkdir(parents=True)
+    shutil.copy(ROOT / "results/demo/expected.json", there.results)
+    process = there.begin("--profile", "profiles/slurm", *QUICK, attended=True)
+    assert process.wait(3600) == 0, there.log()
+    assert re.search(r"demo: (\d+) of \1 AP50 figures lie in the band", there.log()), there.log()
+    numbers = there.numbers()
+    trained = {name for name, run in forecast.runs("demo").items() if run.notebook in TRAIN}
+    assert set(numbers) == trained
+    assert {there.gpu(run) for run in trained} == {f"{gpu} of {node}" for gpu in "01" for node in slurm.NODES}
+    assert numbers == executed_here(here)
 
 
 def test_what_happens_to_jobs_changes_no_number(local, cluster):
@@ -198,7 +241,7 @@ def test_what_happens_to_jobs_changes_no_number(local, cluster):
         assert len(list((study.work / "stamps").glob(f"{run}.*"))) == 1
     assert "stopped by SIGUSR1" in study.said(second)
     assert re.search("DUE TO TIME LIMIT|stopped by SIGUSR1", study.said(third))
-    # Slurm looks for exceeded limits twice a minute: stage 2 may have trained all its epochs by then
-    assert all("resumed with epoch" in study.said(run) for run in (first, second))
-    for run in TRAININGS:
-        assert re.search(r"GPU [01] of node[12], by the batch system", study.said(run)), run
+    assert all("resumed with epoch" in study.said(run) for run in TRAININGS)
+    assert {study.gpu(run) for run in TRAININGS} <= {
+        f"{gpu} of {node}" for gpu in "01" for node in slurm.NODES
+    }

@@ -1,6 +1,7 @@
 """Where data come from: every form of a source, what is missing said in one sentence, trees built once."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -10,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import coco_layout
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from saistudy.data import shm, sources, tree, twin
+from saistudy.data import index, keys, shm, sources, tree, twin
 from saistudy.paths import PARAMS, ROOT, Refusal, work
 
 
@@ -52,16 +55,16 @@ def test_every_form_of_a_source_is_read_and_has_one_key(workplace, monkeypatch, 
 
 def test_a_key_changes_with_the_data_and_not_with_the_clock(workplace, tmp_path):
     copy = shutil.copytree(workplace / "FASDD_CV", tmp_path / "FASDD_CV")
-    assert sources.source_key(copy, "fasdd_cv") == sources.key("mini", "fasdd_cv")
+    assert keys.of(copy, "fasdd_cv") == sources.key("mini", "fasdd_cv")
     label = next(p for p in (copy / "annotations/YOLO_CV/labels").iterdir() if p.read_text())
     text = label.read_text()
     # one digit, the size as before
     label.write_text("1" + text[1:] if text[:1] == "0" else "0" + text[1:])
     assert label.stat().st_size == len(text) > 0
-    assert sources.source_key(copy, "fasdd_cv") != sources.key("mini", "fasdd_cv")
+    assert keys.of(copy, "fasdd_cv") != sources.key("mini", "fasdd_cv")
     label.write_text(text)
     next((copy / "images").iterdir()).unlink()
-    assert sources.source_key(copy, "fasdd_cv") != sources.key("mini", "fasdd_cv")
+    assert keys.of(copy, "fasdd_cv") != sources.key("mini", "fasdd_cv")
 
 
 TO_DOWNLOAD = {  # as typed from the record of version V9 and from the card
@@ -201,3 +204,87 @@ def test_killed_while_building_a_tree_and_run_again(workplace, delay_s):
     assert tree.load(work("mini") / "trees" / "fasdd_cv").fingerprint == found.fingerprint
     files = {p.name for p in (found.folder / "images").rglob("*.jpg")}
     assert files == set(found.rows["image"]) and not list(found.folder.rglob("*.part"))
+
+
+def _coco(folder: Path) -> Path:
+    """Twelve images with a box each in a layout of their own."""
+    random = np.random.default_rng(0)
+    for split in index.SPLITS:
+        (folder / split).mkdir(parents=True)
+        images = [{"id": n, "file_name": f"{split}{n}.jpg", "width": 64, "height": 48} for n in range(4)]
+        boxes = [{"image_id": n, "category_id": 1 + n % 2, "bbox": [8 * n, 12, 16, 24]} for n in range(4)]
+        told = {"images": images, "annotations": boxes}
+        (folder / split / "coco.json").write_text(json.dumps(told))
+        for one in images:
+            pixels = random.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((64, 48)).save(folder / split / one["file_name"])
+    return folder
+
+
+@pytest.fixture
+def coco(tmp_path, monkeypatch):
+    """A further layout whose reader is named as CONTRIBUTING.md has it."""
+    monkeypatch.setitem(sources.READERS, "coco", coco_layout)
+    return _coco(tmp_path / "set")
+
+
+@pytest.mark.parametrize("profile", ["demo", "mini", "h200"])
+def test_a_further_layout_asks_for_its_own_variable_and_is_read(workplace, coco, profile, monkeypatch):
+    with pytest.raises(Refusal, match="SAISTUDY_COCO is not set"):
+        sources.locate(profile, "coco")
+    monkeypatch.setenv("SAISTUDY_COCO", str(coco))
+    built = sources.build(profile, "coco")
+    assert [len(list(built.folder.rglob(f"images/{split}/*.jpg"))) for split in index.SPLITS] == [4, 4, 4]
+    # by hand: a box from x 8 to 24 and y 12 to 36 of 64 x 48
+    label = (built.folder / "labels/val/val1.txt").read_text()
+    assert [float(number) for number in label.split()] == [1, 0.25, 0.5, 0.25, 0.5]
+    assert len(sources.read(profile, "coco-disjoint").rows) == 12
+
+
+def test_a_changed_list_of_a_further_layout_is_read_again(workplace, coco, monkeypatch):
+    monkeypatch.setenv("SAISTUDY_COCO", str(coco))
+    first, key = sources.build("demo", "coco"), sources.key("demo", "coco")
+    listing = coco / "val/coco.json"
+    listing.write_text(listing.read_text().replace("[8, 12, 16, 24]", "[0, 12, 16, 24]"))
+    again = sources.build("demo", "coco")
+    assert sources.key("demo", "coco") != key and again.fingerprint != first.fingerprint
+    assert (again.folder / "labels/val/val1.txt").read_text().startswith("1 0.125")
+
+
+def test_a_further_layout_changes_no_key_of_the_study(workplace, coco, monkeypatch):
+    with_it = sources.key("mini", "joint"), sources.key("mini", "fasdd_cv-disjoint")
+    monkeypatch.delitem(sources.READERS, "coco")
+    assert with_it == (sources.key("mini", "joint"), sources.key("mini", "fasdd_cv"))
+    with pytest.raises(Refusal, match="there is no data set 'coco': choose one of fasdd_cv, pyro-sdis"):
+        sources.locate("mini", "coco")
+
+
+@pytest.mark.full
+def test_a_further_layout_is_trained_by_what_contributing_says(tmp_path):
+    """In a copy of the project: a module, a line, a name, and the command as it is printed, for one epoch."""
+    for name in ("saistudy", "notebooks", "params"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "requirements.lock", tmp_path)
+    shutil.copy(coco_layout.__file__, tmp_path / "saistudy/data/coco.py")
+    source, schema = (tmp_path / "saistudy" / name for name in ("data/sources.py", "schema.py"))
+    _edit(source, "READERS = {", 'READERS = {"coco": coco, ')
+    _edit(source, "import fasdd,", "import coco, fasdd,")
+    _edit(schema, 'dataset: Literal["fasdd_cv",', 'dataset: Literal["coco", "fasdd_cv",')
+    told = (ROOT / "CONTRIBUTING.md").read_text()
+    (command,) = re.findall(r"^ +(SAISTUDY_COCO=(?:.*\\\n)*.*)", told, re.MULTILINE)
+    command = command.replace("/data/my-set", str(_coco(tmp_path / "set"))).replace("epochs: 40", "epochs: 1")
+    command = command.replace("[10, 30]", "[1]")
+    environ = os.environ | {"SAISTUDY_WORK": str(tmp_path / "work"), "SAISTUDY_SHM": str(tmp_path / "shm")}
+    environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, env=environ | {"PYTHONPATH": ""}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "results/lab/demo/coco-s0/record.json").read_text())
+    assert (record["data"]["name"], record["data"]["images_n"]["train"]) == ("coco", 4)
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new))

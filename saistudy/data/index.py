@@ -205,7 +205,7 @@ def progress(items: Iterable, total_n: int, what: str) -> Iterator:
         if now - said >= PROGRESS_S and done_n < total_n:
             said, rate = now, done_n / (now - started)
             left_s = (total_n - done_n) / rate
-            print(f"{what}: {done_n:_} of {total_n:_}, {rate:.0f} a second, {left_s:.0f} s left", flush=True)
+            print(f"{what}: {done_n:_} of {total_n:_}, {rate:.3g} a second, {left_s:.0f} s left", flush=True)
 
 
 def _require_half(split: str, kept_n: int, bad: pd.DataFrame) -> None:

@@ -4,16 +4,16 @@ import fcntl
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
 from saistudy import params
-from saistudy.data import fasdd, joint, pyrosdis, shm, split, tree, twin, yolo
+from saistudy.data import fasdd, joint, keys, pyrosdis, shm, split, tree, twin, yolo
 from saistudy.data.known import Known
 from saistudy.paths import PARAMS, Refusal, work, write_json
 
+READERS = {"fasdd_cv": fasdd, "pyro-sdis": pyrosdis}  # a further layout has its line here
+# The study's own two, which every notebook knows, and what names them; a further layout: `variable`.
 VARIABLES = {"fasdd_cv": "SAISTUDY_FASDD", "pyro-sdis": "SAISTUDY_PYROSDIS"}
 # Science Data Bank record V9 and the data set card, both as read in November 2026.
 WANTED = {
@@ -23,9 +23,8 @@ WANTED = {
     f" (3_425_969_785 bytes in {len(pyrosdis.SHA256)} parquet shards, SHA-256 of the first"
     f" {min(pyrosdis.SHA256.items())[1]})",
 }
-TREES = ("fasdd_cv", "fasdd_cv-positives-only", "fasdd_cv-disjoint", "pyro-sdis", "pyro-sdis-disjoint")
-TREES += ("joint", "joint-disjoint")
-READERS = {"fasdd_cv": fasdd, "pyro-sdis": pyrosdis}
+FORMS = ("", "-positives-only", "-disjoint")
+TREES = [name + form for name in (*READERS, joint.NAME) for form in FORMS]
 # Twins of few pixels with large boxes, which a detector learns in a few epochs; else the published sizes.
 SMALL = {
     "fasdd_cv": {"long_px": 320, "area_frac": 0.05},
@@ -37,25 +36,37 @@ def locate(profile: str, dataset: str) -> Path:
     """Path of a data set in its published format: the profile's twin, or what the environment names.
 
     Args:
-        profile: demo (a synthetic twin, made if absent), mini or h200.
-        dataset: fasdd_cv or pyro-sdis.
+        profile: demo (of the study's own two a synthetic twin, made if absent), mini or h200.
+        dataset: a name in READERS.
 
     Raises:
-        Refusal: the environment variable is not set, or names nothing.
+        Refusal: there is no such data set, or the environment variable is not set, or names nothing.
     """
-    if profile == "demo":
+    if dataset not in READERS:
+        raise Refusal(f"there is no data set '{dataset}': choose one of {', '.join(READERS)}.")
+    if profile == "demo" and dataset in SMALL:
         return _twin(profile, dataset)
-    variable = VARIABLES[dataset]
-    path = os.environ.get(variable)
+    name = variable(dataset)
+    path = os.environ.get(name)
     if path and Path(path).exists():
         return Path(path)
-    seen = f"{variable} names {path}, which does not exist" if path else f"{variable} is not set"
-    study = f"download {WANTED[dataset]}, put it on a local disk"
-    advice = study if profile == "h200" else "take any small set of real images laid out like it"
+    seen = f"{name} names {path}, which does not exist" if path else f"{name} is not set"
+    wanted = WANTED.get(dataset) if profile == "h200" else None
+    advice = f"download {wanted}, put it on a local disk" if wanted else "take any set laid out like it"
     raise Refusal(
-        f"{seen}: profile {profile} needs {dataset} in its published format; {advice} and set {variable}"
+        f"{seen}: profile {profile} needs {dataset} in its published format; {advice} and set {name}"
         " to it (nothing is downloaded)."
     )
+
+
+def variable(dataset: str) -> str:
+    """The environment variable that names a data set: SAISTUDY_ and its name, but for the study's own two."""
+    return VARIABLES.get(dataset) or "SAISTUDY_" + dataset.upper().replace("-", "_")
+
+
+def base(dataset: str) -> str:
+    """The data set whose files a tree's name stands for: fasdd_cv of fasdd_cv-disjoint."""
+    return dataset.removesuffix("-disjoint")
 
 
 def _twin(profile: str, dataset: str) -> Path:
@@ -80,55 +91,9 @@ def planted(profile: str, dataset: str) -> set[tuple] | None:
 
 
 def key(profile: str, dataset: str) -> str:
-    """The source key of a profile's data set; of the joint pool those of both, joined by "+"."""
-    parts = tuple(VARIABLES) if dataset == joint.NAME else (dataset,)
-    return "+".join(source_key(locate(profile, part), part) for part in parts)
-
-
-def source_key(path: Path, dataset: str) -> str:
-    """Sixteen hex digits that change when a file of the data set changes, as far as can be told quickly.
-
-    Hashed are every file's name and size, and the contents of lists, labels and COCO files by their CRC-32,
-    which a zip keeps; not the contents of images and shards (their hashes are in the index), and no clock:
-    the same download has the same key whether it is named by its folder, its parent or its zip.
-    """
-    files = _zipped(path) if path.is_file() else _listed(path)
-    entries = [(_inner(name, dataset), size, crc) for name, size, crc in files]
-    lines = [f"{name} {size} {crc}" for name, size, crc in entries if name is not None]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
-
-
-def _inner(name: str, dataset: str) -> str | None:
-    """A file's path within its data set, None for one that is no part of it.
-
-    FASDD: from `images/` or `annotations/` on; PyroSDIS: the shards' bare names.
-    """
-    parts = name.split("/")
-    if dataset != "fasdd_cv":
-        return parts[-1] if name.endswith(".parquet") else None
-    tops = [i for i, part in enumerate(parts) if part in ("images", "annotations")]
-    return "/".join(parts[tops[0] :]) if tops else None
-
-
-TEXT = (".txt", ".json")
-
-
-def _listed(path: Path) -> list[tuple[str, int, int]]:
-    """Path, size and, for a text file, CRC-32 of every file below a folder."""
-    files = (entry for entry in path.rglob("*") if entry.is_file())
-    return [(f.relative_to(path).as_posix(), f.stat().st_size, _crc(f)) for f in files]
-
-
-def _crc(path: Path) -> int:
-    """CRC-32 of a text file, 0 for any other."""
-    return zlib.crc32(path.read_bytes()) if path.suffix in TEXT else 0
-
-
-def _zipped(path: Path) -> list[tuple[str, int, int]]:
-    """Path, size and, for a text file, CRC-32 of every member of an archive."""
-    with zipfile.ZipFile(path) as archive:
-        members = [m for m in archive.infolist() if not m.is_dir()]
-    return [(m.filename, m.file_size, m.CRC if m.filename.endswith(TEXT) else 0) for m in members]
+    """The source key of a profile's data set, however split; of the joint pool those of both, with a "+"."""
+    parts = tuple(VARIABLES) if base(dataset) == joint.NAME else (base(dataset),)
+    return "+".join(keys.of(locate(profile, part), part) for part in parts)
 
 
 def read(profile: str, dataset: str):
@@ -140,14 +105,14 @@ def read(profile: str, dataset: str):
     Raises:
         Refusal: the profile is h200 and the data are not the published ones.
     """
-    base = dataset.removesuffix("-disjoint")
-    if base == joint.NAME:
-        return joint.pool(read(profile, "fasdd_cv"), read(profile, "pyro-sdis" + dataset.removeprefix(base)))
-    source, reader = locate(profile, base), READERS[base]
-    found = reader.read(source, Known(work(profile) / "known" / f"{base}.parquet"))
-    if profile == "h200":
+    name = base(dataset)
+    if name == joint.NAME:
+        return joint.pool(read(profile, "fasdd_cv"), read(profile, "pyro-sdis" + dataset.removeprefix(name)))
+    source, reader = locate(profile, name), READERS[name]
+    found = reader.read(source, Known(work(profile) / "known" / f"{name}.parquet"))
+    if profile == "h200" and name in VARIABLES:
         reader.assert_published(source, found, digests(profile))
-    return split.disjoint(found) if dataset != base else found
+    return split.disjoint(found) if dataset != name else found
 
 
 def digests(profile: str) -> Path:
@@ -159,12 +124,12 @@ def build(profile: str, dataset: str, negatives: bool = True) -> tree.Tree:
     """The tree on disk, built once in the profile's work folder and again when its source changes.
 
     Args:
-        dataset: fasdd_cv, pyro-sdis or joint, or any with -disjoint.
+        dataset: a name in READERS or joint, or any with -disjoint.
         negatives: False leaves images without boxes out.
     """
     folder = work(profile) / "trees" / _name(dataset, negatives)
     with locked(folder.with_suffix(".lock")):
-        wanted = key(profile, dataset.removesuffix("-disjoint"))
+        wanted = key(profile, dataset)
         if _built(folder) != wanted:
             (folder / "source.json").unlink(missing_ok=True)
             tree.build(read(profile, dataset), folder, negatives=negatives)
@@ -230,7 +195,7 @@ def to_stage(profile: str, action: str, source: Path | None, target: Path | None
         return {source or target: target}
     folders = {name: work(profile) / "trees" / name for name in TREES}
     if action == "run":
-        folders = {name: build(profile, name).folder for name in READERS}
+        folders = {name: build(profile, name).folder for name in VARIABLES}
     elif action == "plan":
         folders = {name: folder for name, folder in folders.items() if (folder / tree.DONE).is_file()}
         if not folders:

@@ -92,7 +92,8 @@ def _saved(profile: str, run: str, data: dict) -> Catalogue:
     images, truth = (read_frame(profile, run, frame) for frame in ("images", "truth"))
     places, name = truth.groupby("image").indices, data["name"]
     rows = images.assign(boxes_n=images["image"].map(truth["image"].value_counts()).fillna(0).astype(int))
-    variable = sources.VARIABLES.get(name.removesuffix("-disjoint"), "SAISTUDY_FASDD and SAISTUDY_PYROSDIS")
+    known = [sources.base(name)] if sources.base(name) in sources.READERS else sources.VARIABLES
+    variable = " and ".join(map(sources.variable, known))
     note = (
         f"The pictures of {name} as {run} saw them are not on this machine, so boxes are drawn on grey, and"
         f" of val and test alone: set {variable} and execute notebooks/data.ipynb with profile {profile}."

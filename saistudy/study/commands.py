@@ -9,12 +9,13 @@ RUN = """\
 examples:
   python -m saistudy run data --output results/demo/data/run.ipynb
   python -m saistudy run stage1 -f params/demo/stage1.yaml params/demo/arms/1440.yaml \\
-      -p seed 3 -p train '{epochs: 2, lr0: 1.0e-3}' --output results/demo/1440-s3/run.ipynb
+      -p seed 3 -p change '{imgsz: 160, epochs: 2}' --output results/demo/1440-s3/run.ipynb
 
-Values are read as YAML: a float needs a dot (1.0e-3). A later file replaces a parameter as a whole,
--p goes over all files. Exit status: 0 done, 1 a cell raised, 2 refused before the start, 75 stopped
-between two epochs, as was asked, 130 (SIGINT), 143 (SIGTERM) and 138 (SIGUSR1) stopped by a signal
-within seconds, the epoch in progress dropped, 138 the kernel died. The same command goes on.
+Values are read as YAML: a float needs a dot (1.0e-3). A later file replaces a parameter as a whole, of
+`train` and `change` every key with it, and -p goes over all files. Exit status: 0 done, 1 a cell raised,
+2 refused before the start, 75 stopped between two epochs, as was asked, 130 (SIGINT), 143 (SIGTERM) and
+138 (SIGUSR1) stopped by a signal within seconds, the epoch in progress dropped, 138 the kernel died. The
+same command goes on.
 """
 
 STUDY = """\

@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,6 @@ CSV, FOLDER = "detections.csv", "drawn"
 COLUMNS = {"path": "path", "frame": "frame", "class": "class", "score": "conf"}
 COLOURS = [(167, 121, 204), (178, 114, 0), (115, 158, 0), (0, 94, 213)]  # Okabe and Ito's, blue green red
 FRAMES_PER_S = 25.0  # of a video that does not say
-SAY_S = 5.0  # between two lines of progress
 
 
 @dataclass
@@ -101,7 +99,7 @@ def _known(path: Path) -> bool:
 def _fill(model: Path, names: dict[Path, str], classes: list[str], part: Path, result: Result) -> None:
     """Draw everything into the folder and fill `result`."""
     looks = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(classes)}
-    progress = _Progress(sum(_length(path) for path in names))
+    total_n = sum(_length(path) for path in names)
     with tempfile.TemporaryDirectory() as folder, _Drawn(part / FOLDER, names) as drawn:
         scratch = Path(folder)
 
@@ -112,9 +110,10 @@ def _fill(model: Path, names: dict[Path, str], classes: list[str], part: Path, r
                 if shot.file.parent == scratch:
                     shot.file.unlink()
             result.shots_n += len(shots)
-            progress.say(result.shots_n)
 
-        taken = pictures.shots([*names], scratch, result.broken)
+        taken = index.progress(
+            pictures.shots([*names], scratch, result.broken), total_n, "pictures or frames"
+        )
         pictures.find(model, taken, result.threshold, scratch, take)
     if not result.shots_n:
         first, why = next(iter(result.broken.items()))
@@ -189,21 +188,6 @@ def _length(path: Path) -> int:
     if path.suffix[1:].lower() in pictures.PICTURES:
         return 1
     return max(1, int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)))
-
-
-class _Progress:
-    """A line now and then: how many are done, and how long the rest will take."""
-
-    def __init__(self, total_n: int):
-        self.total_n, self.started = total_n, time.monotonic()
-        self.said = self.started
-
-    def say(self, done_n: int) -> None:
-        now = time.monotonic()
-        if now - self.said >= SAY_S and done_n < self.total_n:
-            self.said, rate = now, done_n / (now - self.started)
-            left_s = (self.total_n - done_n) / rate
-            print(f"{done_n:_} of {self.total_n:_}, {rate:.1f} a second, {left_s:.0f} s left", flush=True)
 
 
 def sentences(result: Result, output: Path) -> str:

@@ -69,6 +69,7 @@ def runs(profile: str, full: bool = False, speed: bool = False) -> dict[str, Run
     if gated:
         add("gate", "gate", gate.inputs(profile), needs=["setup-shm"])
     for arm, seeds in seeds_by_arm(plan).items():
+        _refuse_other_data(profile, arm)
         for seed in seeds:
             inputs = {"data": keys["fasdd_cv"]}
             add(f"{arm}-s{seed}", "stage1", inputs, arm, {"seed": seed}, ["gate" if gated else "setup-shm"])
@@ -90,6 +91,16 @@ def runs(profile: str, full: bool = False, speed: bool = False) -> dict[str, Run
         needs=trained,
     )
     return found
+
+
+def _refuse_other_data(profile: str, arm: str) -> None:
+    """Raise Refusal where an arm of the study is trained on other images than all."""
+    dataset = _merged(profile, "stage1", arm)["dataset"]
+    if sources.base(dataset) != "fasdd_cv":
+        raise Refusal(
+            f"arm {arm} trains on {dataset}, and the study compares runs on the same images only: take it out"
+            " of study.yaml and execute stage1 with it alone."
+        )
 
 
 def seeds_by_arm(plan: dict) -> dict[str, list[int]]:

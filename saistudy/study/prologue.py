@@ -13,7 +13,7 @@ from saistudy.data import shm, sources, store
 from saistudy.paths import Refusal
 from saistudy.study import slots
 
-READ = {"stage1": ["fasdd_cv"], "stage2": ["fasdd_cv", "pyro-sdis"], "finetune": ["fasdd_cv"]}
+READ = {"stage2": ["fasdd_cv", "pyro-sdis"], "finetune": ["fasdd_cv"]}  # stage1: its own `dataset`
 USERS = ".users.lock"  # held together by all runs of a profile on a node
 
 
@@ -48,10 +48,10 @@ def staged(notebook: str, values: dict) -> Iterator[None]:
 
 def _read(notebook: str, values: dict) -> list[str]:
     """Data sets that a run reads in the form in which they are staged: as published, with negatives."""
-    others = values.get("data") or not values.get("negatives", True)
-    if others or values.get("dataset", "fasdd_cv") not in sources.READERS:
+    own = values.get("dataset", "fasdd_cv")
+    if values.get("data") or not values.get("negatives", True) or own not in sources.READERS:
         return []
-    return READ.get(notebook, [])
+    return [own] if notebook == "stage1" else READ.get(notebook, [])
 
 
 def _stage(profile: str, dataset: str) -> None:

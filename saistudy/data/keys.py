@@ -1,0 +1,53 @@
+"""A key of a data set's files, by which is told whether they changed."""
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+
+TEXT = (".txt", ".json", ".csv", ".xml", ".yaml")  # what lists and labels are written in
+
+
+def of(path: Path, dataset: str) -> str:
+    """Sixteen hex digits that change when a file of the data set changes, as far as can be told quickly.
+
+    Hashed are every file's name and size, and the contents of lists, labels and COCO files by their CRC-32,
+    which a zip keeps; not the contents of images and shards (their hashes are in the index), and no clock:
+    the same download has the same key whether it is named by its folder, its parent or its zip.
+    """
+    files = _zipped(path) if path.is_file() else _listed(path)
+    entries = [(_inner(name, dataset), size, crc) for name, size, crc in files]
+    lines = [f"{name} {size} {crc}" for name, size, crc in entries if name is not None]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def _inner(name: str, dataset: str) -> str | None:
+    """A file's path within its data set, None for one that is no part of it.
+
+    FASDD: from `images/` or `annotations/` on; PyroSDIS: the shards' bare names; of a further layout all.
+    """
+    parts = name.split("/")
+    if dataset == "pyro-sdis":
+        return parts[-1] if name.endswith(".parquet") else None
+    if dataset != "fasdd_cv":
+        return name
+    tops = [i for i, part in enumerate(parts) if part in ("images", "annotations")]
+    return "/".join(parts[tops[0] :]) if tops else None
+
+
+def _listed(path: Path) -> list[tuple[str, int, int]]:
+    """Path, size and, for a text file, CRC-32 of every file below a folder."""
+    files = (entry for entry in path.rglob("*") if entry.is_file())
+    return [(f.relative_to(path).as_posix(), f.stat().st_size, _crc(f)) for f in files]
+
+
+def _crc(path: Path) -> int:
+    """CRC-32 of a text file, 0 for any other."""
+    return zlib.crc32(path.read_bytes()) if path.suffix in TEXT else 0
+
+
+def _zipped(path: Path) -> list[tuple[str, int, int]]:
+    """Path, size and, for a text file, CRC-32 of every member of an archive."""
+    with zipfile.ZipFile(path) as archive:
+        members = [m for m in archive.infolist() if not m.is_dir()]
+    return [(m.filename, m.file_size, m.CRC if m.filename.endswith(TEXT) else 0) for m in members]
