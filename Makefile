@@ -52,7 +52,7 @@ study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the g
 
 test: .venv/.ready ## ruff, pytest and nbval, the fast set
 	@ruff check . && ruff format --check --quiet .
-	@python -m pytest -m "not full" -n 2 --dist loadfile
+	@python -m pytest -m "not full" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-full: .venv/.ready ## every count that the tests know; writes results/test-full.json
 	@SAISTUDY_TEST_REPORT=results/test-full.json python -m pytest -m "full or not full" -n 2 --dist loadfile

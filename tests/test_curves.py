@@ -49,6 +49,7 @@ def test_events_are_the_csv(rectangles, tmp_path):
     assert_the_csv(run.folder)
 
 
+@pytest.mark.full
 def test_flushed_in_every_epoch_and_each_epoch_once_after_two_kills(rectangles, tmp_path):
     """The second kill falls between an epoch's csv and its checkpoint: that epoch is trained twice."""
     folder, kind = tmp_path / "run", {"imgsz": 64, "workers": 0, "tensorboard": True}

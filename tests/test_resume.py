@@ -131,9 +131,8 @@ def test_killed_in_a_checkpoint_and_the_one_before_damaged(rectangles, straight,
     assert_same(straight(SQUARE), tmp_path / "damaged")
 
 
-@pytest.mark.parametrize(
-    "optimizer", ["SGD", pytest.param("MuSGD", marks=pytest.mark.full)]
-)  # minutes on a CPU
+@pytest.mark.full
+@pytest.mark.parametrize("optimizer", ["SGD", "MuSGD"])
 def test_killed_while_the_momentum_warms_up(rectangles, straight, tmp_path, capfd, optimizer):
     """Ultralytics raises it step by step then: what is kept in the middle is no other condition."""
     kind = SQUARE | {"optimizer": optimizer, "lr0": 0.01, "warmup_epochs": 4.0}
@@ -216,7 +215,11 @@ def test_a_full_second_place_is_one_sentence_and_nothing_is_lost(rectangles, str
 
 
 @pytest.mark.parametrize(
-    ("change", "why"), [({"nbs": 8}, "gradients accumulate over 2"), ({"exact": False}, "not seeded anew")]
+    ("change", "why"),
+    [
+        pytest.param({"nbs": 8}, "gradients accumulate over 2", marks=pytest.mark.full),
+        ({"exact": False}, "not seeded anew"),
+    ],
 )
 def test_what_is_not_exact_says_so(rectangles, tmp_path, capfd, change, why):
     change = SQUARE | change

@@ -44,7 +44,7 @@ SMALL = {
 
 
 # the demo study itself, each of its runs on what is called a GPU
-WHOLE = {"study.yaml": {"job": SMALL["study.yaml"]["job"]}}
+WHOLE = {"study.yaml": {"job": {"gpus_n": 1, "cpus_n": 1, "mem_gib": 4, "runtime_h": 1}}}
 
 
 class Study:
