@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from saistudy.paths import Refusal
+from saistudy.paths import Refusal, unusable
 from saistudy.study import commands
 
 
@@ -42,7 +42,11 @@ def _run(given: argparse.Namespace) -> None:
 def _plan(given: argparse.Namespace) -> None:
     from saistudy.study import forecast, gate, outlook, planned
 
-    runs = forecast.runs(given.profile, given.full, given.speed)
+    try:
+        runs = forecast.runs(given.profile, given.full, given.speed)
+    except Refusal:  # what it would cost is worth knowing before 12 GB are downloaded
+        print(forecast.sentences(given.profile, given.full, given.price_per_h))
+        raise
     done = [name for name, run in runs.items() if forecast.done(given.profile, run)]
     print(f"profile {given.profile}: {len(runs)} runs, {len(done)} of them done")
     to_come = outlook.rows(given.profile, runs, given.full)
@@ -116,7 +120,7 @@ def _predict(given: argparse.Namespace) -> int:
 
     result = drawings.write(given.model, given.paths, given.output, given.conf)
     print(drawings.sentences(result, given.output))
-    return int(bool(result.broken))
+    return int(bool(result.broken or result.partial))
 
 
 def _seal(given: argparse.Namespace) -> None:
@@ -254,14 +258,14 @@ def main(words: list[str] | None = None) -> int:
     given = commands.parser().parse_args(words)
     try:
         return ACTS[given.act](given) or 0
-    except Refusal as refusal:
-        print(f"saistudy: {refusal}", file=sys.stderr)
-        return 2
-    except RuntimeError as failure:
-        if not hasattr(failure, "status"):
+    except (Refusal, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not hasattr(error, "status"):
             raise
-        print(f"saistudy: {failure}", file=sys.stderr)
-        return failure.status
+        sentence = unusable(error) if isinstance(error, OSError) else error
+        if sentence is None:
+            raise
+        print(f"saistudy: {sentence}", file=sys.stderr)
+        return getattr(error, "status", 2)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Where things stand. The ground floor: imports nothing of the project."""
 
+import errno
 import json
 import os
 from contextlib import suppress
@@ -8,6 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params"
+
+
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT)
 
 
 class Refusal(ValueError):
@@ -26,6 +30,19 @@ def results(profile: str) -> Path:
 def work(profile: str) -> Path:
     """Folder of a profile's runs in progress, checkpoints, trees and stamps, below `SAISTUDY_WORK` if set."""
     return Path(os.environ.get("SAISTUDY_WORK", ROOT / "work")) / profile
+
+
+def unusable(error: OSError) -> str | None:
+    """The sentence of an error that says that a folder of work or results cannot be used; None of others."""
+    if error.errno not in UNUSABLE or not isinstance(error.filename, str | os.PathLike):
+        return None
+    path, roots = Path(error.filename).absolute(), (work("").absolute(), results("").absolute())
+    if not any(path == root or root in path.parents or path in root.parents for root in roots):
+        return None
+    return (
+        f"{path} cannot be used ({error.strerror}): give the folder write permission and space, or name"
+        " another root in SAISTUDY_WORK or SAISTUDY_RESULTS."
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ import pytest
 from test_resume import assert_same
 from test_run import alive, command, notebook
 
+from saistudy import paths
 from saistudy.__main__ import main
 from saistudy.paths import ROOT, work, write_json
 from saistudy.study import begun, forecast, locks, status
@@ -169,6 +170,43 @@ def test_a_process_is_told_from_others_by_its_birth_whatever_the_clock_says():
         child.kill()
         until(lambda: locks.born(child.pid) is None)  # a zombie is not alive
     assert locks.born(child.pid) is None
+
+
+def test_a_study_of_another_machine_of_this_name_is_left_alone():
+    """Nodes may share work/ and a host name; the boot tells them apart."""
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        here = {"host": os.uname().nodename, "child": bystander.pid, "pid": 2**22 + 1}
+        noted = {"id": "there", "since": "then", "since_s": time.time(), "log": None, "ended": None}
+        begun.note("demo", **here, **noted, status=None, born="1c2d0a5e-another-boot 4711")
+        held = locks.take(begun.folder("demo") / "lock")
+        assert "was killed" not in status.study("demo")
+        begun.ask("demo", at_once=False)
+        with pytest.raises(subprocess.TimeoutExpired):
+            bystander.wait(0.5)
+        begun.note("demo", born=f"{locks.born(os.getpid()).split()[0]} 4711")  # this machine's
+        assert "was killed" in status.study("demo")
+        begun.ask("demo", at_once=False)
+        assert bystander.wait(10) == -signal.SIGTERM
+        os.close(held)
+
+
+@pytest.mark.parametrize("below", ["", "below/"])
+@pytest.mark.parametrize(
+    "words", [study(run=["true"])[3:], ["audit"], ["predict", "m.pt", "."]], ids=lambda w: w[0]
+)
+def test_a_work_folder_that_cannot_be_is_told_in_a_sentence(words, below, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SAISTUDY_WORK", str(tmp_path / "file" / below))
+    monkeypatch.delenv("YOLO_CONFIG_DIR", raising=False)
+    sentence = refused(capsys, *words)
+    assert str(tmp_path / "file") in sentence and "cannot be used" in sentence and "SAISTUDY_WORK" in sentence
+
+
+def test_an_error_of_another_place_is_no_sentence_of_the_work_folder(tmp_path, monkeypatch):
+    """It may be a fault of the program, which is looked for by its traceback."""
+    assert paths.unusable(NotADirectoryError(20, "Not a directory", str(tmp_path / "elsewhere"))) is None
+    assert paths.unusable(FileNotFoundError(2, "No such file", str(tmp_path / "work/demo/x"))) is None
+    assert paths.unusable(OSError("no number")) is None
 
 
 def test_one_study_at_a_time_and_stopped_twice(capsys):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -221,6 +222,22 @@ def test_another_profile_run_and_model_are_offered_and_drawn_once(monkeypatch):
     chosen.profile.value = "mini"
     assert chosen.run.value == "stage2-896-s0" and chosen.seen.profile == "mini"
     assert "are not on this machine" in chosen.note.value
+
+
+def test_a_run_whose_detections_lie_elsewhere_is_said_and_not_shown_as_the_one_before(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "results/mini", tmp_path / "mini")
+    monkeypatch.setenv("SAISTUDY_RESULTS", str(tmp_path))
+    for path in (tmp_path / "mini/1440-s0").glob("predictions/*"):
+        path.unlink()
+    looking.runs.cache_clear()
+    chosen = explore.Chooser("mini", "896-s0", "test")
+    panel = explore.Threshold(chosen)
+    chosen.run.value = "1440-s0"
+    assert "at the slider" not in panel.table.value and "1440-s0" in panel.table.value
+    assert panel.picture.value == b""
+    chosen.run.value = "896-s0"
+    assert "at the slider" in panel.table.value and panel.picture.value
+    looking.runs.cache_clear()
 
 
 def test_a_small_picture_is_not_enlarged_and_a_large_one_is_read_reduced(tmp_path):

@@ -75,6 +75,16 @@ def test_earlier_runs_of_an_arm_tell_what_it_takes():
     assert other.source == "as 896-s0, H200" and found["again-s0"].source == "study.yaml"
 
 
+def test_a_run_of_other_length_or_device_tells_nothing_of_the_cost():
+    """A trial of one epoch, and a run on a GPU: what comes costs what study.yaml says."""
+    runs = forecast.runs("demo")
+    values = params.read("stage1", list(runs["896-s0"].files), {"seed": 0})
+    executed(runs["896-s0"], 3.0, params=values | {"train": values["train"] | {"epochs": 1}}, run_id="0" * 16)
+    executed(runs["896-s1"], 5.0, params=values | {"train": values["train"] | {"device": 0}}, run_id="0" * 16)
+    found = seen()["896-s0"]
+    assert found.source == "study.yaml" and found.hours == pytest.approx(8 * 122 / 50 / 3600)
+
+
 def test_the_mean_of_all_earlier_runs_of_an_arm_counts():
     runs = forecast.runs("demo")
     for name, train_s in (("896-s0", 3600.0), ("896-s1", 10800.0)):
@@ -136,3 +146,12 @@ def test_the_price_of_the_command_line_goes_over_study_yaml(capsys):
     assert main(["plan", "--profile", "h200"]) == 0
     assert "US dollars at 7 an hour" in dear and "US dollars at 3.5 an hour" in capsys.readouterr().out
     assert not work("h200").exists() and not results("h200").exists()
+
+
+def test_costs_are_told_before_anything_is_downloaded(monkeypatch, capsys):
+    monkeypatch.undo()
+    monkeypatch.delenv("SAISTUDY_FASDD", raising=False)
+    assert main(["plan", "--profile", "h200"]) == 2
+    told = capsys.readouterr()
+    assert "US dollars" in told.out and "/dev/shm" in told.out
+    assert "SAISTUDY_FASDD is not set" in told.err

@@ -1,6 +1,7 @@
 """`predict` on one's own pictures: the boxes of the evaluation, what is skipped and refused; model cards."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from ultralytics import YOLO
 
 from saistudy import __main__ as door
@@ -116,6 +118,105 @@ def test_what_cannot_be_read_is_named_and_skipped_and_nothing_given_is_touched(
     assert all(f"skipped {folder / name}: " in said for name in ("cut.jpg", "empty.png", "film.mp4"))
     assert "in 9 pictures or frames" in said and "--conf" in said and "notes" not in said
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_array_beside_a_picture_is_neither_predicted_on_nor_touched(rectangles, model, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(images(rectangles), folder)
+    first, second, *_ = sorted(folder.iterdir())
+    drawings.write(model, [folder], tmp_path / "before", conf=0.01)
+    np.save(first.with_suffix(".npy"), np.zeros((96, 96, 3), np.uint8))
+    second.with_suffix(".npy").write_bytes(b"no array")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    drawings.write(model, [folder], tmp_path / "out", conf=0.01)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    seen = [(tmp_path / out / "detections.csv").read_text() for out in ("before", "out")]
+    assert seen[0] == seen[1]
+
+
+def filmed(path, pictures, rate=5.0, code="MJPG"):
+    """A video of pictures that share their size."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), rate, pictures[0].shape[1::-1])
+    for picture in pictures:
+        writer.write(picture)
+    writer.release()
+
+
+def test_frames_of_two_short_videos_in_one_batch_are_kept_apart(rectangles, model, tmp_path):
+    stills = [cv2.imread(str(path)) for path in sorted(images(rectangles).iterdir())]
+    films = [tmp_path / "a.avi", tmp_path / "b.avi"]
+    for film, part in zip(films, (stills[:3], stills[3:6]), strict=True):
+        filmed(film, part)
+        drawings.write(model, [film], tmp_path / film.stem, conf=0.01)
+    drawings.write(model, films, tmp_path / "out", conf=0.01)
+    alone = pd.concat([pd.read_csv(tmp_path / film.stem / "detections.csv") for film in films])
+    seen = pd.read_csv(tmp_path / "out" / "detections.csv")
+    assert seen[["path", "frame"]].values.tolist() == alone[["path", "frame"]].values.tolist()
+    np.testing.assert_allclose(seen[["conf", *SIDES]], alone[["conf", *SIDES]], atol=1e-3)
+
+
+def test_what_opencv_cannot_open_by_name_is_read_as_stock_does_or_skipped(
+    rectangles, model, tmp_path, capsys
+):
+    folder, given = tmp_path / "in", next(images(rectangles).iterdir())
+    folder.mkdir()
+    shutil.copy(given, folder / os.fsdecode(b"caf\xe9.jpg"))
+    filmed(tmp_path / "x.avi", [cv2.imread(str(given))] * 3)
+    (tmp_path / "x.avi").rename(folder / os.fsdecode(b"film\xe9.avi"))
+    turned = Image.Exif()
+    turned[photographs.ORIENTATION] = 6
+    with Image.open(given) as photo:
+        photo.resize((120, 80)).save(folder / "turned.tif", exif=turned)
+    Image.fromarray(np.zeros((80, 120), np.float32)).save(folder / "float.tif")
+    words = ["predict", str(model), str(folder), "--conf", "0.01", "--output", str(tmp_path / "out")]
+    assert door.main(words) == 1
+    said = capsys.readouterr().out
+    assert f"skipped {folder / 'float.tif'}: OpenCV cannot read" in said and said.count("skipped") == 1
+    assert "in 5 pictures or frames" in said
+    drawn = {path.name for path in (tmp_path / "out" / "drawn").iterdir()}
+    assert drawn == {"caf\ufffd.jpg", "film\ufffd.mp4", "turned.jpg"}
+    assert cv2.imread(str(tmp_path / "out" / "drawn" / "turned.jpg")).shape == (120, 80, 3)
+    drawings.write(model, [given], tmp_path / "alone", conf=0.01)
+    alone, seen = (pd.read_csv(tmp_path / out / "detections.csv") for out in ("alone", "out"))
+    seen = seen[seen["path"].str.endswith("caf\\udce9.jpg")]
+    np.testing.assert_allclose(seen[["conf", *SIDES]], alone[["conf", *SIDES]], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "written"),
+    [("film.avi", 119.683, 119.68), ("film.mp4", 30000, 25), ("film.avi", 29.97, 29.97)],
+)
+def test_a_video_of_an_odd_rate_is_drawn(rectangles, model, tmp_path, name, rate, written):
+    code = "MJPG" if name.endswith("avi") else "mp4v"
+    filmed(tmp_path / name, [cv2.imread(str(next(images(rectangles).iterdir())))] * 3, rate, code)
+    drawings.write(model, [tmp_path / name], tmp_path / "out", conf=0.2)
+    shown = cv2.VideoCapture(str(tmp_path / "out" / "drawn" / "film.mp4"))
+    assert shown.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert shown.get(cv2.CAP_PROP_FPS) == pytest.approx(written)
+
+
+def test_a_picture_too_wide_to_be_drawn_is_refused_and_leaves_nothing(model, tmp_path):
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((10, 65501, 3), np.uint8))  # a JPEG holds 65500
+    with pytest.raises(Refusal, match=r"cannot be written \(65501x10 px are too many"):
+        drawings.write(model, [tmp_path / "wide.png"], tmp_path / "out", conf=0.2)
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.png"]
+
+
+def test_a_video_that_breaks_off_is_told_as_read_in_part(rectangles, model, tmp_path, capsys):
+    film = tmp_path / "film.avi"
+    filmed(film, [cv2.imread(str(next(images(rectangles).iterdir())))] * 20)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    words = ["predict", str(model), str(film), "--conf", "0.2", "--output", str(tmp_path / "out")]
+    assert door.main(words) == 1
+    assert re.search(r"read only in part \S*film.avi: \d of 20 frames", capsys.readouterr().out)
+
+
+def test_the_work_of_another_predict_of_the_same_output_stays(rectangles, model, tmp_path):
+    for name in (".out.part", ".out.1.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "detections.csv").touch()
+    drawings.write(model, [next(images(rectangles).iterdir())], tmp_path / "out", conf=0.2)
+    assert sorted(path.name for path in tmp_path.glob(".out*/*")) == ["detections.csv"] * 2
 
 
 @pytest.mark.parametrize(
@@ -228,8 +329,6 @@ def test_of_stage_2_each_handling_has_the_card_of_its_own_data(trained, rectangl
 @pytest.mark.full
 def test_on_a_demo_run_the_boxes_are_those_of_its_predictions(tmp_path):
     """Stage 1 of the demo, two epochs, as a person runs it; its card, and its own test images."""
-    import os
-
     environ = os.environ | {
         "SAISTUDY_RESULTS": str(tmp_path / "results"),
         "SAISTUDY_WORK": str(tmp_path / "work"),
@@ -242,7 +341,7 @@ def test_on_a_demo_run_the_boxes_are_those_of_its_predictions(tmp_path):
 
     folder = tmp_path / "results" / "demo" / "short-s0"
     train = yaml.safe_load((ROOT / "params" / "demo" / "stage1.yaml").read_text())["train"]
-    train |= {"epochs": 2, "close_mosaic": 0}
+    train |= {"epochs": 5, "close_mosaic": 0}
     words = ["-p", "train", json.dumps(train), "-p", "arm", "short", "-p", "eval_sizes", "[]"]
     done = saistudy("run", "stage1", *words, "--output", folder / "run.ipynb")
     assert done.returncode == 0, done.stderr

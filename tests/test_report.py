@@ -15,7 +15,7 @@ from browser import Watched, browser  # noqa: F401 (a fixture)
 
 from saistudy.__main__ import main
 from saistudy.paths import ROOT, Refusal
-from saistudy.study import filtered, report
+from saistudy.study import filtered, printed, report
 
 RESULTS = ROOT / "results"
 
@@ -127,6 +127,12 @@ def test_the_ledger_holds_every_claim_with_its_verdict(site):
     assert shown == {row.id: (row.claim, row.verdict) for row in claims.itertuples()}
 
 
+def test_a_run_made_outside_git_says_so():
+    record = json.loads((RESULTS / "mini/data/record.json").read_text())
+    record["environment"]["git"]["commit"] = None
+    assert "made outside git" in printed.asked(record)
+
+
 def test_text_of_a_claim_is_text(tmp_path):
     row = dict.fromkeys(filtered.SHOWN, "") | {"low": "", "high": "", "verdict": 'a "b', "seed": "000"}
     pd.DataFrame([row | {"claim": "<script>alert(1)</script> a & b"}]).to_csv(tmp_path / "c.csv", index=False)
@@ -152,11 +158,12 @@ def test_a_profile_without_runs_and_a_broken_notebook_are_refused_and_the_site_s
     )  # its own page; no ledger, and none is said
     first = (tmp_path / "work" / "report" / "index.html").read_bytes()
     assert b"No table yet" in first and b"ledger" not in first
-    assert main(["report", "h200"]) == 2
+    assert main(["report", "h200"]) == 2 and main(["report", "mini", "min"]) == 2
+    assert "there is no profile 'min'" in capsys.readouterr().err
     (run / "run.ipynb").write_text("{")
     assert main(["report"]) == 2
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2 and "run.ipynb cannot be read as a notebook" in told[1]
+    assert len(told) == 1 and "run.ipynb cannot be read as a notebook" in told[0]
     assert (tmp_path / "work" / "report" / "index.html").read_bytes() == first
 
 

@@ -11,6 +11,7 @@ from saistudy.__main__ import main
 from saistudy.data import shm, sources
 from saistudy.paths import PARAMS, ROOT, Refusal
 from saistudy.study import prologue, slots
+from saistudy.training import stopping
 
 HOLD = """
 import os, sys
@@ -103,6 +104,56 @@ def test_a_batch_system_chooses_by_itself(monkeypatch):
         assert one is None and two is None and os.environ["CUDA_VISIBLE_DEVICES"] == "0"
 
 
+def test_of_several_gpus_of_one_batch_job_each_run_has_its_own(begin, monkeypatch):
+    """Another job's GPU 0 may be another one: its lock is apart."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert sorted(taken(begin(HOLD)) for _ in range(2)) == ["0", "1"]
+    assert "waiting" in begin(HOLD).stdout.readline()
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert taken(begin(HOLD)) == "0"
+
+
+def test_a_batch_job_that_hides_all_gpus_is_refused(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "NoDevFiles")
+    with pytest.raises(Refusal, match="wants a GPU"), slots.taken():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("named", "names"),
+    [
+        ("-1", []),
+        ("-1,0", []),
+        ("NoDevFiles", []),
+        ("0, 2,-1,3", ["0", "2"]),
+        ("GPU-8932f937,MIG-2f9a", ["GPU-8932f937", "MIG-2f9a"]),
+    ],
+)
+def test_the_first_name_that_is_none_ends_the_list(named, names, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert slots.gpus() == names
+
+
+def test_a_run_that_waits_for_a_gpu_heeds_a_stop(tmp_path, begin, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv(stopping.PLACE, str(tmp_path / "stop"))
+    assert taken(begin(HOLD)) == "0"
+    words = ["run", str(notebook(tmp_path, CHECK)), "--gpu", "--output", str(tmp_path / "run.ipynb")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-m", "saistudy", *words], cwd=ROOT, **pipes) as waits:
+        try:
+            assert "waiting" in waits.stdout.readline()
+            (tmp_path / "stop").write_text(stopping.EPOCH)
+            error = waits.communicate(timeout=10)[1]
+        finally:
+            waits.kill()
+    assert waits.returncode == 75 and error.splitlines() == [
+        "saistudy: run not begun: a stop was asked for while it waited for a GPU"
+    ]
+
+
 @pytest.mark.parametrize(
     ("profile", "visible", "jobs_n"), [("demo", "0,1,2", 2), ("h200", "0,1,2", 3), ("h200", "", 1)]
 )
@@ -168,6 +219,20 @@ def test_what_does_not_fit_is_read_from_the_disk(two_small_sets, monkeypatch, ca
     with prologue.staged("stage1", VALUES):
         assert staged() == set()
     assert "fasdd_cv is read from the disk: " in capsys.readouterr().out
+
+
+def test_memory_that_is_another_users_is_neither_waited_for_nor_read(two_small_sets, monkeypatch, capsys):
+    """A directory in the lock's place cannot be opened for writing, not even by root."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    users, place = sources.staging_target("demo", prologue.USERS), os.environ["SAISTUDY_SHM"]
+    users.mkdir(parents=True)
+    tree = sources.build("demo", "fasdd_cv")
+    shm.stage(tree.folder, sources.staging_target("demo", "fasdd_cv"), *sources.beside("demo"))
+    with prologue.staged("stage1", VALUES):
+        assert sources.prepare("demo", "fasdd_cv").folder == tree.folder
+    assert os.environ["SAISTUDY_SHM"] == place and users.is_dir() and staged() == {"fasdd_cv"}
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if str(users) in line]
+    assert line.startswith("images are read from the disk: ")
 
 
 def test_memory_that_holds_more_than_was_staged_is_left_and_the_run_is_done(

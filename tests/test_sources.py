@@ -67,6 +67,20 @@ def test_a_key_changes_with_the_data_and_not_with_the_clock(workplace, tmp_path)
     assert keys.of(copy, "fasdd_cv") != sources.key("mini", "fasdd_cv")
 
 
+@pytest.mark.parametrize(
+    ("dataset", "name", "wanted"),
+    [
+        ("fasdd_cv", "FASDD_CV.zip", r"FASDD_CV\.zip is no whole zip .*download it again"),
+        ("pyro-sdis", "train-0.parquet", r"train-0\.parquet is .*name the folder that holds the shards"),
+    ],
+)
+def test_a_file_that_is_no_whole_zip_has_no_key(tmp_path, monkeypatch, dataset, name, wanted):
+    (tmp_path / name).write_bytes(b"PK\x03\x04 half of it")
+    monkeypatch.setenv(sources.VARIABLES[dataset], str(tmp_path / name))
+    with pytest.raises(Refusal, match=wanted):
+        sources.key("mini", dataset)
+
+
 TO_DOWNLOAD = {  # as typed from the record of version V9 and from the card
     "fasdd_cv": r"FASDD_CV\.zip \(12_326_081_298 bytes, MD5 da5e1410e13113fc9d605567aea54508\) .*10\.57760",
     "pyro-sdis": "a1e553ec4d806f71fc6db744cc22bc3469487382 .* 7 parquet shards, SHA-256 of the first 7ceba",

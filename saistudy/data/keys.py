@@ -5,7 +5,13 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from saistudy.paths import Refusal
+
 TEXT = (".txt", ".json", ".csv", ".xml", ".yaml")  # what lists and labels are written in
+ADVICE = {  # what to do about a file that is no whole zip
+    "fasdd_cv": "name FASDD_CV.zip, and download it again if it breaks off.",
+    "pyro-sdis": "name the folder that holds the shards (train-*.parquet).",
+}
 
 
 def of(path: Path, dataset: str) -> str:
@@ -14,8 +20,11 @@ def of(path: Path, dataset: str) -> str:
     Hashed are every file's name and size, and the contents of lists, labels and COCO files by their CRC-32,
     which a zip keeps; not the contents of images and shards (their hashes are in the index), and no clock:
     the same download has the same key whether it is named by its folder, its parent or its zip.
+
+    Raises:
+        Refusal: a file that is no whole zip.
     """
-    files = _zipped(path) if path.is_file() else _listed(path)
+    files = _zipped(path, dataset) if path.is_file() else _listed(path)
     entries = [(_inner(name, dataset), size, crc) for name, size, crc in files]
     lines = [f"{name} {size} {crc}" for name, size, crc in entries if name is not None]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
@@ -46,8 +55,12 @@ def _crc(path: Path) -> int:
     return zlib.crc32(path.read_bytes()) if path.suffix in TEXT else 0
 
 
-def _zipped(path: Path) -> list[tuple[str, int, int]]:
+def _zipped(path: Path, dataset: str) -> list[tuple[str, int, int]]:
     """Path, size and, for a text file, CRC-32 of every member of an archive."""
-    with zipfile.ZipFile(path) as archive:
-        members = [m for m in archive.infolist() if not m.is_dir()]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if not m.is_dir()]
+    except (OSError, zipfile.BadZipFile) as error:
+        advice = ADVICE.get(dataset, "name its folder, or a whole zip of it.")
+        raise Refusal(f"{path} is no whole zip ({error}): {advice}") from error
     return [(m.filename, m.file_size, m.CRC if m.filename.endswith(TEXT) else 0) for m in members]

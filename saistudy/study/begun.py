@@ -89,8 +89,12 @@ def attended(latest: dict) -> bool:
 
 
 def orphaned(latest: dict) -> bool:
-    """Whether the process that attended a study on this machine is gone; of others nothing is known."""
-    return latest["host"] == os.uname().nodename and not attended(latest)
+    """Whether the process that attended a study on this machine is gone; of others nothing is known.
+
+    Machines that share the work folder may have one host name: the boot tells them apart.
+    """
+    boot = (latest["born"] or "").partition(" ")[0]
+    return latest["host"] == os.uname().nodename and boot == locks.boot() and not attended(latest)
 
 
 def refuse_second(profile: str) -> None:

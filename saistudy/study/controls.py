@@ -74,11 +74,14 @@ class Chooser:
             offer(control, options)
 
     def _other(self, _=None) -> None:
-        if not self.busy:
+        if self.busy:
+            return
+        self.note.value = ""
+        with suppress(Refusal):  # told by each panel below
             self._own()
             self.note.value = f"<p>{self.images.note}</p>" if self.images.note else ""
-            for tell in self.told:
-                tell()
+        for tell in self.told:
+            tell()
 
     def _own(self, _=None) -> None:
         """Back to the threshold from val."""

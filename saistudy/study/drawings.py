@@ -1,5 +1,7 @@
 """One's own pictures and videos with the boxes of a model drawn in, and a csv of them: `predict`."""
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,18 +20,19 @@ from saistudy.study import model_card
 CSV, FOLDER = "detections.csv", "drawn"
 COLUMNS = {"path": "path", "frame": "frame", "class": "class", "score": "conf"}
 COLOURS = [(167, 121, 204), (178, 114, 0), (115, 158, 0), (0, 94, 213)]  # Okabe and Ito's, blue green red
-FRAMES_PER_S = 25.0  # of a video that does not say
+FRAMES_PER_S, RATE_MAX = 25.0, 1000  # of a video that does not say, or says more than a camera takes
 
 
 @dataclass
 class Result:
-    """What was done: pictures and frames, detections, the csv's rows, and files that could not be read."""
+    """What was done: pictures and frames, detections, the csv's rows, files not read, or in part."""
 
     threshold: float
     said_by: str
     shots_n: int = 0
     rows: list[pd.DataFrame] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
+    partial: dict[str, str] = field(default_factory=dict)
 
     @property
     def detections_n(self) -> int:
@@ -50,17 +53,19 @@ def write(model: Path, paths: list[Path], output: Path, conf: float | None = Non
     """
     if conf is not None and not 0 <= conf <= 1:
         raise Refusal(f"--conf {conf} was given, a score from 0 to 1 was expected.")
+    if not pictures.utf8(output.absolute()):
+        raise Refusal(f"{output} is not UTF-8, which OpenCV needs to write: name another --output.")
     if output.exists():
         raise Refusal(f"{output} exists already, and nothing is overwritten: name another --output.")
     names = named(paths)
     classes, _ = pictures.detector(model)
     result = Result(*((conf, "--conf") if conf is not None else model_card.threshold(model)))
-    part = output.with_name(f".{output.name}.part")
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
         (part / FOLDER).mkdir(parents=True)
         _fill(model, names, [*classes.values()], part, result)
-        _csv(result).to_csv(part / CSV, index=False, float_format="%.9g")
+        _csv(result).to_csv(part / CSV, index=False, float_format="%.9g", errors="backslashreplace")
         part.rename(output)
     except OSError as error:
         raise Refusal(f"{output} cannot be written ({error.strerror}): name another --output.") from error
@@ -85,7 +90,8 @@ def named(paths: list[Path]) -> dict[Path, str]:
         for file in files:
             below = file.relative_to(path) if path.is_dir() else Path(file.name)
             if file not in found:
-                found[file] = index.free(below.with_suffix("").as_posix() + ".x", taken)[:-2]
+                plain = os.fsencode(below.with_suffix("")).decode(errors="replace")  # OpenCV takes UTF-8 only
+                found[file] = index.free(plain + ".x", taken)[:-2]
     if not found:
         raise Refusal(f"no picture or video was found in {', '.join(map(str, paths))}: name others.")
     return found
@@ -99,21 +105,20 @@ def _known(path: Path) -> bool:
 def _fill(model: Path, names: dict[Path, str], classes: list[str], part: Path, result: Result) -> None:
     """Draw everything into the folder and fill `result`."""
     looks = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(classes)}
-    total_n = sum(_length(path) for path in names)
-    with tempfile.TemporaryDirectory() as folder, _Drawn(part / FOLDER, names) as drawn:
+    with tempfile.TemporaryDirectory() as folder, _Drawn(part / FOLDER, names, Path(folder)) as drawn:
         scratch = Path(folder)
+        total_n = sum(_length(path, scratch) for path in names)
 
         def take(shots: list[pictures.Shot], found: pd.DataFrame) -> None:
             result.rows.append(found)
             for shot, boxes in _by_shot(shots, found):
-                drawn.add(shot, pictured(cv2.imread(str(shot.file)), boxes, looks))
+                drawn.add(shot, pictured(pictures.pixels(shot.file), boxes, looks))
                 if shot.file.parent == scratch:
                     shot.file.unlink()
             result.shots_n += len(shots)
 
-        taken = index.progress(
-            pictures.shots([*names], scratch, result.broken), total_n, "pictures or frames"
-        )
+        taken = pictures.shots([*names], scratch, result.broken, result.partial)
+        taken = index.progress(taken, total_n, "pictures or frames")
         pictures.find(model, taken, result.threshold, scratch, take)
     if not result.shots_n:
         first, why = next(iter(result.broken.items()))
@@ -153,8 +158,8 @@ def pictured(picture: np.ndarray, found: pd.DataFrame, looks: dict[str, tuple]) 
 class _Drawn:
     """Where drawn pictures go: a JPEG each, the frames of a video into one MP4."""
 
-    def __init__(self, folder: Path, names: dict[Path, str]):
-        self.folder, self.names, self.film, self.path = folder, names, None, None
+    def __init__(self, folder: Path, names: dict[Path, str], scratch: Path):
+        self.folder, self.names, self.scratch, self.film, self.path = folder, names, scratch, None, None
 
     def __enter__(self):
         return self
@@ -164,37 +169,53 @@ class _Drawn:
             self.film.release()
 
     def add(self, shot: pictures.Shot, picture: np.ndarray) -> None:
-        """Write a picture, or append a frame."""
+        """Write a picture, or append a frame.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         target = self.folder / self.names[Path(shot.path)]
         target.parent.mkdir(parents=True, exist_ok=True)
         if shot.frame is None:
-            cv2.imwrite(f"{target}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            pictures.save(Path(f"{target}.jpg"), picture, (cv2.IMWRITE_JPEG_QUALITY, 92))
             return
         if self.path != shot.path:
             self.__exit__()
-            self.path, size = shot.path, picture.shape[1::-1]
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self.film = cv2.VideoWriter(f"{target}.mp4", code, _rate(shot.path), size)
+            self.path = shot.path
+            self.film = self._opened(f"{target}.mp4", picture)
         self.film.write(picture)
 
+    def _opened(self, target: str, picture: np.ndarray) -> cv2.VideoWriter:
+        rate, (height, width) = _rate(Path(self.path), self.scratch), picture.shape[:2]
+        film = cv2.VideoWriter(target, cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+        if not film.isOpened():
+            told = f"no MP4 of {width}x{height} px at {rate:g} frames/s can be made: leave {self.path} out"
+            raise OSError(errno.EINVAL, told)
+        return film
 
-def _rate(path: str) -> float:
-    """Frames a second of a video."""
-    return cv2.VideoCapture(path).get(cv2.CAP_PROP_FPS) or FRAMES_PER_S
+
+def _rate(path: Path, scratch: Path) -> float:
+    """Frames a second of a video, rounded to what MPEG-4 can tell: a fraction of 16-bit integers."""
+    rate = pictures.film(path, scratch / f"rate{path.suffix}").get(cv2.CAP_PROP_FPS)
+    if not 0 < rate <= RATE_MAX:  # some headers tell a clock's ticks
+        return FRAMES_PER_S
+    return round(rate, 3 if rate <= 65 else 2 if rate <= 655 else 0)
 
 
-def _length(path: Path) -> int:
+def _length(path: Path, scratch: Path) -> int:
     """Frames of a video by its header, 1 for a picture."""
     if path.suffix[1:].lower() in pictures.PICTURES:
         return 1
-    return max(1, int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)))
+    frames_n = pictures.film(path, scratch / f"length{path.suffix}").get(cv2.CAP_PROP_FRAME_COUNT)
+    return max(1, int(frames_n))
 
 
 def sentences(result: Result, output: Path) -> str:
-    """What was done, in words; a line for each file that could not be read."""
+    """What was done, in words; a line for each file that could not be read, or not to its end."""
     lines = [f"skipped {path}: {why}" for path, why in result.broken.items()]
+    lines += [f"read only in part {path}: {why}" for path, why in result.partial.items()]
     lines.append(
         f"{output}: {result.detections_n} boxes of at least {result.threshold:.4g} ({result.said_by})"
         f" in {result.shots_n} pictures or frames; {CSV} and {FOLDER}/"
     )
-    return "\n".join(lines)
+    return "\n".join(lines).encode(errors="backslashreplace").decode()

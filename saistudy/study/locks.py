@@ -51,8 +51,15 @@ def born(pid: int) -> str | None:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return None if state in "ZX" else f"{boot} {fields[18]}"
+    return None if state in "ZX" else f"{boot()} {fields[18]}"
+
+
+def boot() -> str:
+    """What tells this machine, since it was started, from all others; "" where the kernel does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def clock(seconds: float) -> str:

@@ -11,6 +11,9 @@ from saistudy.paths import results, work
 from saistudy.study import forecast, record, slots
 
 SHOWN_N = 3  # changed values that a line names
+# Values of a training that decide what it takes, and those of its notebook.
+TRAIN = ("epochs", "imgsz", "batch", "device", "amp", "workers", "cache", "optimizer")
+COSTLY = ("patiences", "weights", "model", "dataset", "negatives", "handlings", "input", "eval_sizes")
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,11 @@ def rows(profile: str, runs: dict[str, forecast.Run], full: bool) -> list[Outloo
     for name, run in runs.items():
         if forecast.done(profile, run) and not set(run.needs) & set(again):
             continue
-        key = _of(run)
-        like = [one for one in known if _key(one["notebook"], one["params"]) == key]
-        hours, disk_gib, source = _measured(profile, like) if like else said.get(key, (None, None, "-"))
+        values = params.read(run.notebook, list(run.files), dict(run.overrides))
+        asked = _like(run.notebook, values)
+        like = [one for one in known if _like(one["notebook"], one["params"]) == asked]
+        estimate = said.get(_key(run.notebook, values), (None, None, "-"))
+        hours, disk_gib, source = _measured(profile, like) if like else estimate
         gpus_n = slots.wanted_n(profile, run.notebook)
         found.append(Outlook(name, why(profile, run, again), hours, gpus_n, disk_gib, source))
         again.append(name)
@@ -92,13 +97,15 @@ def _differing(before: dict, now: dict, above: str = "") -> Iterator[tuple[str, 
             yield f"{above}{key}", old, value
 
 
-def _of(run: forecast.Run) -> tuple:
-    values = params.read(run.notebook, list(run.files), dict(run.overrides))
-    return _key(run.notebook, values)
+def _like(notebook: str, values: dict) -> tuple:
+    """What runs must share for one to tell the other's cost: the arm, and every value that costs time."""
+    train = values.get("train", {}) | values.get("change", {})
+    costly = [str(train.get(key)) for key in TRAIN] + [str(values.get(key)) for key in COSTLY]
+    return *_key(notebook, values), *costly
 
 
 def _key(notebook: str, values: dict) -> tuple:
-    """What runs must share for one to tell the other's cost: notebook, arm, arm of stage 2."""
+    """What a row of the forecast stands for: notebook, arm, arm of stage 2."""
     return notebook, values.get("arm"), values.get("stage2_arm")
 
 

@@ -71,5 +71,6 @@ def asked(record: dict) -> str:
     """HTML of a run's parameters, folded: the inputs that show them are left out."""
     told = {key: json.dumps(value, ensure_ascii=False) for key, value in record["params"].items()}
     rows = pd.DataFrame({"parameter": told.keys(), "value": told.values()})
-    made = f"{record['written'][:10]}, commit {record['environment']['git']['commit'][:12]}"
+    commit = record["environment"]["git"]["commit"]
+    made = f"{record['written'][:10]}, {f'commit {commit[:12]}' if commit else 'made outside git'}"
     return f"<p>{html.escape(made)}</p><details><summary>Parameters</summary>{pages.table(rows)}</details>"

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from saistudy.data import shm, sources, store
-from saistudy.paths import Refusal
+from saistudy.paths import Refusal, work
 from saistudy.study import slots
 
 READ = {"stage2": ["fasdd_cv", "pyro-sdis"], "finetune": ["fasdd_cv"]}  # stage1: its own `dataset`
+SHM = "SAISTUDY_SHM"  # environment: see sources.staging_target
 USERS = ".users.lock"  # held together by all runs of a profile on a node
 
 
@@ -21,8 +22,8 @@ USERS = ".users.lock"  # held together by all runs of a profile on a node
 def staged(notebook: str, values: dict) -> Iterator[None]:
     """The trees that a run reads in this node's memory while the block runs; without a batch system nothing.
 
-    Where they do not fit, the run reads from the disk, and a line says so. A run that was killed gives
-    nothing back: the next that ends on that node does.
+    Where they do not fit, or the memory is another user's, the run reads from the disk, and a line says so.
+    A run that was killed gives nothing back: the next that ends on that node does.
 
     Args:
         values: the run's parameters.
@@ -31,12 +32,43 @@ def staged(notebook: str, values: dict) -> Iterator[None]:
         yield
         return
     profile = values["profile"]
+    handle = _entered(profile)
+    with _shared(profile, handle, _read(notebook, values)) if handle is not None else _apart(profile):
+        yield
+
+
+def _entered(profile: str) -> int | None:
+    """Descriptor of the file that the runs on this node hold together; None where it is not ours to hold."""
     users = sources.staging_target(profile, USERS)
-    users.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(users, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        users.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(users, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        print(
+            f"images are read from the disk: {users} cannot be held ({error.strerror}), as when another user"
+            " staged there; name a folder of your own in memory in SAISTUDY_SHM.",
+            flush=True,
+        )
+        return None
+
+
+@contextmanager
+def _apart(profile: str) -> Iterator[None]:
+    """Nothing staged is seen while the block runs: who staged it may give it back at any time."""
+    before = os.environ.get(SHM)
+    os.environ[SHM] = str(work(profile).absolute() / "unstaged")
+    try:
+        yield
+    finally:
+        os.environ.pop(SHM) if before is None else os.environ.update({SHM: before})
+
+
+@contextmanager
+def _shared(profile: str, handle: int, datasets: list[str]) -> Iterator[None]:
+    """Data sets staged while the block runs; the last to leave gives the memory back."""
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)  # waits while the last one before gives back
-        for dataset in _read(notebook, values):
+        for dataset in datasets:
             _stage(profile, dataset)
         yield
     finally:

@@ -37,8 +37,10 @@ def write(profiles: list[str]) -> Path:
     Raises:
         Refusal: a profile has no executed notebook, or the folder cannot be written to.
     """
-    profiles = [name for name in PROFILES if name in profiles or not profiles and books(name)] or profiles
-    for profile in profiles or ["demo"]:
+    profiles = profiles or [name for name in PROFILES if books(name)] or ["demo"]
+    for profile in profiles:
+        if profile not in PROFILES:
+            raise Refusal(f"there is no profile '{profile}': choose one of {', '.join(PROFILES)}.")
         if not books(profile):
             raise Refusal(f"there is no run of {profile} to report: make study PROFILE={profile} makes some.")
     target = work("report").absolute()
