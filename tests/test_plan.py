@@ -49,11 +49,11 @@ def seen(profile: str = "demo") -> dict[str, outlook.Outlook]:
 
 
 def test_without_any_record_the_hours_are_those_of_study_yaml():
-    """By hand: 8 epochs of 122 images at 50 a second; the GiB as stated; of the others nothing."""
+    """By hand: 8 epochs of 166 images at 50 a second; the GiB as stated; of the others nothing."""
     found = seen()
     assert list(found) == list(forecast.runs("demo"))
     first = found["896-s0"]
-    assert (first.hours, first.disk_gib) == (pytest.approx(8 * 122 / 50 / 3600), 0.05)
+    assert (first.hours, first.disk_gib) == (pytest.approx(8 * 166 / 50 / 3600), 0.05)
     assert (first.why, first.source) == ("not run here yet; after setup-shm", "study.yaml")
     assert found["data"].hours is None and found["data"].why == "not run here yet"
     assert found["ablation"].why == "not run here yet; after 896-s0 and 14 more"
@@ -82,7 +82,7 @@ def test_a_run_of_other_length_or_device_tells_nothing_of_the_cost():
     executed(runs["896-s0"], 3.0, params=values | {"train": values["train"] | {"epochs": 1}}, run_id="0" * 16)
     executed(runs["896-s1"], 5.0, params=values | {"train": values["train"] | {"device": 0}}, run_id="0" * 16)
     found = seen()["896-s0"]
-    assert found.source == "study.yaml" and found.hours == pytest.approx(8 * 122 / 50 / 3600)
+    assert found.source == "study.yaml" and found.hours == pytest.approx(8 * 166 / 50 / 3600)
 
 
 def test_the_mean_of_all_earlier_runs_of_an_arm_counts():

@@ -177,7 +177,7 @@ def two_small_sets(tmp_path, monkeypatch):
         copy.parent.mkdir(parents=True, exist_ok=True)
         text = (
             path.read_text()
-            .replace("fasdd_n: 200", "fasdd_n: 72")
+            .replace("fasdd_n: 264", "fasdd_n: 72")
             .replace("pyrosdis_n: 120", "pyrosdis_n: 72")
         )
         copy.write_text(text)
