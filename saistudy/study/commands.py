@@ -47,7 +47,8 @@ examples:
 
 Boxes are those that the evaluation of a run would save, at the tensor that the model was trained at. Without
 --conf the threshold is the one of the model.md beside it, or of its record. Loading a .pt file runs the code
-in it: take one that you trust. Exit status 1: some files could not be read; each is named and skipped.
+in it: take one that you trust. Exit status 1: some files could not be read, or not to their
+end; each is named.
 """
 
 STAGE = """\

@@ -11,7 +11,6 @@ from statistics import median
 from typing import NamedTuple, TypeVar
 
 from saistudy.data.staging import transfer
-from saistudy.paths import Refusal
 
 Job = TypeVar("Job")
 THREADS_MAX = 32
@@ -20,7 +19,6 @@ SAMPLE_N, SAMPLE_S, SAMPLE_BYTES = 48, 0.5, 8 << 20
 # empty files the same way in 60 us each.
 COPY_BYTES_PER_S, FILE_S = 1.9e9, 60e-6
 LINE_EVERY_S = 5.0
-DROP_S, DROP_EVERY_S = 20.0, 0.05
 
 
 class Pace(NamedTuple):
@@ -172,30 +170,9 @@ def teller(sizes: dict[str, int], done: dict[str, str], say: Callable[[str], Non
 
 
 def drop(files: Iterable[Path]) -> None:
-    """Take files out of the page cache; dirty pages are written first, for only clean ones can go.
-
-    Linux may keep some for a moment whatever it is told (6.18 on ext4: half of 1,500 files of 100 KB just
-    written, the last for 1.2 s): so each is asked for until it is gone.
-
-    Raises:
-        Refusal: some are still there after DROP_S.
-    """
-    left, until = list(files), time.monotonic() + DROP_S
-    while left := [file for file in left if not _dropped(file)]:
-        if time.monotonic() > until:
-            raise Refusal(
-                f"{len(left)} files stay in the page cache, the first is {left[0]}: what is read from there"
-                " comes from no disk, so end what else reads them."
-            )
-        time.sleep(DROP_EVERY_S)
-
-
-def _dropped(file: Path) -> bool:
-    """Ask for a file to leave the page cache; whether it has left, True where the file system cannot tell."""
-    with open(file, "rb", buffering=0) as handle:
+    """Take files out of the page cache; dirty pages are written first, for only clean ones can go."""
+    for file in files:
+        handle = os.open(file, os.O_RDONLY)
         os.fsync(handle)
-        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        try:  # preadv2(2): RWF_NOWAIT reads what needs no disk, and reads nothing ahead
-            return not os.preadv(handle.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
-        except OSError:
-            return True
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
