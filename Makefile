@@ -15,6 +15,8 @@ NOTEBOOKS ?=
 DETACH ?=
 export PYTHONPATH := $(CURDIR)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# a file is one process's; files in their order, or those of few long tests would all come last
+PYTEST = python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 PROFILES = $(notdir $(patsubst %/,%,$(wildcard results/demo/ results/mini/ results/h200/)))
 JOBS = $$(python -m saistudy jobs --profile $(PROFILE))
 # stamps are whole or absent: what Snakemake calls incomplete after a kill is not
@@ -52,10 +54,10 @@ study: .venv/.ready ## the whole study; PROFILE=demo, mini or h200, FULL=1 the g
 
 test: .venv/.ready ## ruff, pytest and nbval, the fast set
 	@ruff check . && ruff format --check --quiet .
-	@python -m pytest -m "not full" -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m "not full"
 
 test-full: .venv/.ready ## every count that the tests know; writes results/test-full.json
-	@SAISTUDY_TEST_REPORT=results/test-full.json python -m pytest -m "full or not full" -n 2 --dist loadfile
+	@SAISTUDY_TEST_REPORT=results/test-full.json $(PYTEST) -m "full or not full"
 
 table: .venv/.ready ## tables and README from the records in results/
 	@python -m saistudy table $(PROFILES)

@@ -258,14 +258,21 @@ def main(words: list[str] | None = None) -> int:
     given = commands.parser().parse_args(words)
     try:
         return ACTS[given.act](given) or 0
-    except (Refusal, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not hasattr(error, "status"):
+    except Refusal as refusal:
+        return _said(refusal, 2)
+    except OSError as error:
+        if (sentence := unusable(error)) is None:
             raise
-        sentence = unusable(error) if isinstance(error, OSError) else error
-        if sentence is None:
+        return _said(sentence, 2)
+    except RuntimeError as failure:
+        if not hasattr(failure, "status"):
             raise
-        print(f"saistudy: {sentence}", file=sys.stderr)
-        return getattr(error, "status", 2)
+        return _said(failure, failure.status)
+
+
+def _said(sentence: Exception | str, status: int) -> int:
+    print(f"saistudy: {sentence}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

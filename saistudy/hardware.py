@@ -15,6 +15,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +102,17 @@ def quiet() -> None:
         os.environ["YOLO_CONFIG_DIR"] = str(_config_folder(work("ultralytics") / str(os.getpid())))
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+
+@contextmanager
+def exported(name: str, value: str) -> Iterator[None]:
+    """An environment variable for this process and its children while the block runs; then as before."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def _config_folder(folder: Path) -> Path:

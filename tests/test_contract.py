@@ -70,7 +70,7 @@ FLOORS = [
         *["evaluation.stats", "evaluation.layers", "evaluation.cocoeval", "evaluation.sizes"],
         *["evaluation.metrics", "evaluation.alarms", "evaluation.events", "evaluation.truth"],
         *["evaluation.predict", "evaluation.score", "evaluation.latency"],
-        "evaluation.pictures",
+        *["evaluation.shots", "evaluation.pictures"],
     ],
     [
         *["study.commands", "study.ledger.quantities", "study.ledger.rows"],

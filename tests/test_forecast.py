@@ -2,15 +2,15 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
+import copied
 import pytest
 import yaml
 
 from saistudy.data import sources
-from saistudy.paths import PARAMS, ROOT, Refusal
+from saistudy.paths import PARAMS, Refusal
 from saistudy.study import forecast
 
 STAGE2 = [f"stage2-896{arm}-s{seed}" for arm in ("", "-as-written") for seed in (0, 1)]
@@ -21,11 +21,7 @@ LIST += "print(json.dumps({n: r.identity for n, r in f.runs('demo').items()}))"
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """The project in a scratch folder, to be edited."""
-    folder = tmp_path_factory.mktemp("copy")
-    for name in ("saistudy", "notebooks", "params"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "requirements.lock", folder)
-    return folder
+    return copied.project(tmp_path_factory.mktemp("copy"))
 
 
 def identities(folder) -> dict[str, str]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import copied
 import pytest
 
 from saistudy.paths import ROOT
@@ -26,11 +27,7 @@ LONGER = [[*FIRST, "stage2-896-s0"], ["gate"], ["large-batch"]]
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
     """The code at hand with the committed results of the demo."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("saistudy", "notebooks", "params"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("requirements.lock", "README.md"):
-        shutil.copy(ROOT / name, folder / name)
+    folder = copied.project(tmp_path_factory.mktemp("checkout"), "README.md")
     archive = subprocess.run(["git", "-C", ROOT, "archive", "HEAD", "results/demo"], capture_output=True)
     if archive.returncode:
         pytest.skip("no git checkout with committed demo results: nothing to compare with")

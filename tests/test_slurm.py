@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import copied
 import psutil
 import pytest
 import slurm
@@ -22,6 +23,7 @@ from saistudy.study import forecast
 pytestmark = [pytest.mark.full, pytest.mark.skipif(bool(slurm.lacking()), reason=slurm.lacking())]
 TRAIN = ("stage1", "stage2", "finetune")  # notebooks
 TRAININGS = ("896-s0", "1184x672-s0", "stage2-896-s0")
+GPUS = {f"{gpu} of {node}" for gpu in "01" for node in slurm.NODES}
 EPOCHS_N = 10
 LONG_N = 90  # of stage 2: Slurm looks for exceeded limits twice a minute, and none is below a minute
 QUICK = ("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2")
@@ -52,10 +54,7 @@ class Study:
 
     def __init__(self, folder: Path, changes: dict[str, dict]):
         self.folder, self.work, self.results = folder / "copy", folder / "work/demo", folder / "results/demo"
-        for name in ("saistudy", "notebooks", "params", "profiles"):
-            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("requirements.lock", "Snakefile", "README.md"):
-            shutil.copy(ROOT / name, self.folder)
+        copied.project(self.folder, "profiles", "Snakefile", "README.md")
         for file, change in changes.items():
             path = self.folder / "params/demo" / file
             values = yaml.safe_load(path.read_text()) | change
@@ -175,7 +174,7 @@ def test_four_jobs_at_a_time_have_a_gpu_each_and_wait_for_no_lock(cluster):
         subprocess.Popen(words, cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE) for _ in range(4)
     ]
     said = [job.communicate(timeout=120)[0] for job in jobs]
-    expected = {f"GPU {gpu} of {node}, by the batch system\n" for gpu in "01" for node in slurm.NODES}
+    expected = {f"GPU {gpu}, by the batch system\n" for gpu in GPUS}
     assert set(said) == expected
 
 
@@ -201,7 +200,7 @@ def test_the_demo_study_on_two_nodes_has_the_numbers_of_the_local_one(cluster, t
     numbers = there.numbers()
     trained = {name for name, run in forecast.runs("demo").items() if run.notebook in TRAIN}
     assert set(numbers) == trained
-    assert {there.gpu(run) for run in trained} == {f"{gpu} of {node}" for gpu in "01" for node in slurm.NODES}
+    assert {there.gpu(run) for run in trained} == GPUS
     assert numbers == executed_here(here)
 
 
@@ -242,6 +241,4 @@ def test_what_happens_to_jobs_changes_no_number(local, cluster):
     assert "stopped by SIGUSR1" in study.said(second)
     assert re.search("DUE TO TIME LIMIT|stopped by SIGUSR1", study.said(third))
     assert all("resumed with epoch" in study.said(run) for run in TRAININGS)
-    assert {study.gpu(run) for run in TRAININGS} <= {
-        f"{gpu} of {node}" for gpu in "01" for node in slurm.NODES
-    }
+    assert {study.gpu(run) for run in TRAININGS} <= GPUS

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import coco_layout
+import copied
 import numpy as np
 import pytest
 import yaml
@@ -276,9 +277,7 @@ def test_a_further_layout_changes_no_key_of_the_study(workplace, coco, monkeypat
 @pytest.mark.full
 def test_a_further_layout_is_trained_by_what_contributing_says(tmp_path):
     """In a copy of the project: a module, a line, a name, and the command as it is printed, for one epoch."""
-    for name in ("saistudy", "notebooks", "params"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "requirements.lock", tmp_path)
+    copied.project(tmp_path)
     shutil.copy(coco_layout.__file__, tmp_path / "saistudy/data/coco.py")
     source, schema = (tmp_path / "saistudy" / name for name in ("data/sources.py", "schema.py"))
     _edit(source, "READERS = {", 'READERS = {"coco": coco, ')

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from saistudy.paths import Refusal
 
-TEXT = (".txt", ".json", ".csv", ".xml", ".yaml")  # what lists and labels are written in
+TEXT = (".txt", ".json")  # what the study's own lists and labels are written in; FASDD's XML is not read
+MORE = (".csv", ".xml", ".yaml")  # what those of a further layout may be, too
 ADVICE = {  # what to do about a file that is no whole zip
     "fasdd_cv": "name FASDD_CV.zip, and download it again if it breaks off.",
     "pyro-sdis": "name the folder that holds the shards (train-*.parquet).",
@@ -24,7 +25,8 @@ def of(path: Path, dataset: str) -> str:
     Raises:
         Refusal: a file that is no whole zip.
     """
-    files = _zipped(path, dataset) if path.is_file() else _listed(path)
+    text = TEXT if dataset in ADVICE else TEXT + MORE
+    files = _zipped(path, dataset, text) if path.is_file() else _listed(path, text)
     entries = [(_inner(name, dataset), size, crc) for name, size, crc in files]
     lines = [f"{name} {size} {crc}" for name, size, crc in entries if name is not None]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
@@ -44,18 +46,20 @@ def _inner(name: str, dataset: str) -> str | None:
     return "/".join(parts[tops[0] :]) if tops else None
 
 
-def _listed(path: Path) -> list[tuple[str, int, int]]:
-    """Path, size and, for a text file, CRC-32 of every file below a folder."""
+def _listed(path: Path, text: tuple[str, ...]) -> list[tuple[str, int, int]]:
+    """Path, size and, for a text file, CRC-32 (else 0) of every file below a folder."""
     files = (entry for entry in path.rglob("*") if entry.is_file())
-    return [(f.relative_to(path).as_posix(), f.stat().st_size, _crc(f)) for f in files]
+    return [
+        (
+            f.relative_to(path).as_posix(),
+            f.stat().st_size,
+            zlib.crc32(f.read_bytes()) if f.suffix in text else 0,
+        )
+        for f in files
+    ]
 
 
-def _crc(path: Path) -> int:
-    """CRC-32 of a text file, 0 for any other."""
-    return zlib.crc32(path.read_bytes()) if path.suffix in TEXT else 0
-
-
-def _zipped(path: Path, dataset: str) -> list[tuple[str, int, int]]:
+def _zipped(path: Path, dataset: str, text: tuple[str, ...]) -> list[tuple[str, int, int]]:
     """Path, size and, for a text file, CRC-32 of every member of an archive."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -63,4 +67,4 @@ def _zipped(path: Path, dataset: str) -> list[tuple[str, int, int]]:
     except (OSError, zipfile.BadZipFile) as error:
         advice = ADVICE.get(dataset, "name its folder, or a whole zip of it.")
         raise Refusal(f"{path} is no whole zip ({error}): {advice}") from error
-    return [(m.filename, m.file_size, m.CRC if m.filename.endswith(TEXT) else 0) for m in members]
+    return [(m.filename, m.file_size, m.CRC if m.filename.endswith(text) else 0) for m in members]

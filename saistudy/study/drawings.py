@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from saistudy.data import index
-from saistudy.evaluation import pictures
+from saistudy.evaluation import pictures, shots
 from saistudy.paths import Refusal
 from saistudy.study import model_card
 
@@ -53,7 +53,7 @@ def write(model: Path, paths: list[Path], output: Path, conf: float | None = Non
     """
     if conf is not None and not 0 <= conf <= 1:
         raise Refusal(f"--conf {conf} was given, a score from 0 to 1 was expected.")
-    if not pictures.utf8(output.absolute()):
+    if not shots.utf8(output.absolute()):
         raise Refusal(f"{output} is not UTF-8, which OpenCV needs to write: name another --output.")
     if output.exists():
         raise Refusal(f"{output} exists already, and nothing is overwritten: name another --output.")
@@ -99,36 +99,35 @@ def named(paths: list[Path]) -> dict[Path, str]:
 
 def _known(path: Path) -> bool:
     suffix = path.suffix[1:].lower()
-    return path.is_file() and suffix in pictures.PICTURES | pictures.VIDEOS and not path.name.startswith(".")
+    return path.is_file() and suffix in shots.PICTURES | shots.VIDEOS and not path.name.startswith(".")
 
 
 def _fill(model: Path, names: dict[Path, str], classes: list[str], part: Path, result: Result) -> None:
     """Draw everything into the folder and fill `result`."""
     looks = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(classes)}
-    with tempfile.TemporaryDirectory() as folder, _Drawn(part / FOLDER, names, Path(folder)) as drawn:
+    with tempfile.TemporaryDirectory() as folder, _Drawn(part / FOLDER, names) as drawn:
         scratch = Path(folder)
-        total_n = sum(_length(path, scratch) for path in names)
 
-        def take(shots: list[pictures.Shot], found: pd.DataFrame) -> None:
+        def take(seen: list[shots.Shot], found: pd.DataFrame) -> None:
             result.rows.append(found)
-            for shot, boxes in _by_shot(shots, found):
-                drawn.add(shot, pictured(pictures.pixels(shot.file), boxes, looks))
+            for shot, boxes in _by_shot(seen, found):
+                drawn.add(shot, pictured(shots.pixels(shot.file), boxes, looks))
                 if shot.file.parent == scratch:
                     shot.file.unlink()
-            result.shots_n += len(shots)
+            result.shots_n += len(seen)
 
-        taken = pictures.shots([*names], scratch, result.broken, result.partial)
-        taken = index.progress(taken, total_n, "pictures or frames")
+        taken = shots.read([*names], scratch, result.broken, result.partial)
+        taken = index.progress(taken, sum(_length(path) for path in names), "pictures or frames")
         pictures.find(model, taken, result.threshold, scratch, take)
     if not result.shots_n:
         first, why = next(iter(result.broken.items()))
         raise Refusal(f"none of {len(names)} files can be read, the first is {first} ({why}): name others.")
 
 
-def _by_shot(shots: list, found: pd.DataFrame) -> Iterator[tuple]:
+def _by_shot(seen: list, found: pd.DataFrame) -> Iterator[tuple]:
     """Each shot with its detections."""
     frames = found["frame"].astype(object).where(found["frame"].notna(), None)
-    for shot in shots:
+    for shot in seen:
         yield (
             shot,
             found[(found["path"] == shot.path) & (frames == shot.frame if shot.frame is not None else True)],
@@ -158,8 +157,8 @@ def pictured(picture: np.ndarray, found: pd.DataFrame, looks: dict[str, tuple]) 
 class _Drawn:
     """Where drawn pictures go: a JPEG each, the frames of a video into one MP4."""
 
-    def __init__(self, folder: Path, names: dict[Path, str], scratch: Path):
-        self.folder, self.names, self.scratch, self.film, self.path = folder, names, scratch, None, None
+    def __init__(self, folder: Path, names: dict[Path, str]):
+        self.folder, self.names, self.film, self.path = folder, names, None, None
 
     def __enter__(self):
         return self
@@ -168,7 +167,7 @@ class _Drawn:
         if self.film:
             self.film.release()
 
-    def add(self, shot: pictures.Shot, picture: np.ndarray) -> None:
+    def add(self, shot: shots.Shot, picture: np.ndarray) -> None:
         """Write a picture, or append a frame.
 
         Raises:
@@ -177,7 +176,7 @@ class _Drawn:
         target = self.folder / self.names[Path(shot.path)]
         target.parent.mkdir(parents=True, exist_ok=True)
         if shot.frame is None:
-            pictures.save(Path(f"{target}.jpg"), picture, (cv2.IMWRITE_JPEG_QUALITY, 92))
+            shots.save(Path(f"{target}.jpg"), picture, (cv2.IMWRITE_JPEG_QUALITY, 92))
             return
         if self.path != shot.path:
             self.__exit__()
@@ -186,7 +185,7 @@ class _Drawn:
         self.film.write(picture)
 
     def _opened(self, target: str, picture: np.ndarray) -> cv2.VideoWriter:
-        rate, (height, width) = _rate(Path(self.path), self.scratch), picture.shape[:2]
+        rate, (height, width) = _rate(Path(self.path)), picture.shape[:2]
         film = cv2.VideoWriter(target, cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
         if not film.isOpened():
             told = f"no MP4 of {width}x{height} px at {rate:g} frames/s can be made: leave {self.path} out"
@@ -194,20 +193,19 @@ class _Drawn:
         return film
 
 
-def _rate(path: Path, scratch: Path) -> float:
+def _rate(path: Path) -> float:
     """Frames a second of a video, rounded to what MPEG-4 can tell: a fraction of 16-bit integers."""
-    rate = pictures.film(path, scratch / f"rate{path.suffix}").get(cv2.CAP_PROP_FPS)
+    rate = shots.film(path).get(cv2.CAP_PROP_FPS)
     if not 0 < rate <= RATE_MAX:  # some headers tell a clock's ticks
         return FRAMES_PER_S
     return round(rate, 3 if rate <= 65 else 2 if rate <= 655 else 0)
 
 
-def _length(path: Path, scratch: Path) -> int:
+def _length(path: Path) -> int:
     """Frames of a video by its header, 1 for a picture."""
-    if path.suffix[1:].lower() in pictures.PICTURES:
+    if path.suffix[1:].lower() in shots.PICTURES:
         return 1
-    frames_n = pictures.film(path, scratch / f"length{path.suffix}").get(cv2.CAP_PROP_FRAME_COUNT)
-    return max(1, int(frames_n))
+    return max(1, int(shots.film(path).get(cv2.CAP_PROP_FRAME_COUNT)))
 
 
 def sentences(result: Result, output: Path) -> str:

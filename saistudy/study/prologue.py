@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from saistudy import hardware
 from saistudy.data import shm, sources, store
 from saistudy.paths import Refusal, work
 from saistudy.study import slots
@@ -33,7 +34,11 @@ def staged(notebook: str, values: dict) -> Iterator[None]:
         return
     profile = values["profile"]
     handle = _entered(profile)
-    with _shared(profile, handle, _read(notebook, values)) if handle is not None else _apart(profile):
+    if handle is None:  # nothing staged is seen: who staged it may give it back at any time
+        with hardware.exported(SHM, str(work(profile).absolute() / "unstaged")):
+            yield
+        return
+    with _shared(profile, handle, _read(notebook, values)):
         yield
 
 
@@ -50,17 +55,6 @@ def _entered(profile: str) -> int | None:
             flush=True,
         )
         return None
-
-
-@contextmanager
-def _apart(profile: str) -> Iterator[None]:
-    """Nothing staged is seen while the block runs: who staged it may give it back at any time."""
-    before = os.environ.get(SHM)
-    os.environ[SHM] = str(work(profile).absolute() / "unstaged")
-    try:
-        yield
-    finally:
-        os.environ.pop(SHM) if before is None else os.environ.update({SHM: before})
 
 
 @contextmanager

@@ -82,12 +82,10 @@ def taken() -> Iterator[str | None]:
         return
     name, descriptor = _wait(names)
     print(f"GPU {name} is this run's", flush=True)
-    before = os.environ.get(VISIBLE)
-    os.environ[VISIBLE] = name
     try:
-        yield name
+        with hardware.exported(VISIBLE, name):
+            yield name
     finally:
-        os.environ.pop(VISIBLE) if before is None else os.environ.update({VISIBLE: before})
         os.close(descriptor)
 
 
