@@ -6,18 +6,18 @@ import sys
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # for the run alone: Slurm sends it to all processes of a job
 
-from saistudy.study import begun, forecast, slots
+from saistudy.study import begun, forecast, slots, stamps
 
 PROFILE = config.get("profile", "demo")
 RUNS = forecast.runs(PROFILE, full=bool(config.get("full")), speed=config.get("notebooks") == "all")
 JOB = forecast.study(PROFILE)["job"]
 if workflow.is_main_process:  # a job on a cluster reads this file too, while others write stamps
-    forecast.drop_stale_stamps(PROFILE, RUNS)
+    stamps.drop_stale(PROFILE, RUNS)
     begun.note_runs(PROFILE, RUNS)
 
 
 def stamp(name):
-    return str(forecast.stamp(PROFILE, RUNS[name]))
+    return str(stamps.of(PROFILE, RUNS[name]))
 
 
 def gpus_n(run):
@@ -38,7 +38,7 @@ rule run:
     input:
         lambda wildcards: [stamp(name) for name in RUNS[wildcards.run].needs],
     output:
-        str(forecast.stamp_folder(PROFILE) / "{run}.{identity,[0-9a-f]+}"),
+        str(stamps.folder(PROFILE) / "{run}.{identity,[0-9a-f]+}"),
     params:
         command=lambda wildcards: command(RUNS[wildcards.run]),
     resources:

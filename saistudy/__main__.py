@@ -34,24 +34,24 @@ def _run(given: argparse.Namespace) -> None:
     with slots.taken() if given.gpu else nullcontext(), prologue.staged(given.notebook, values):
         run.execute(given.notebook, values, given.output)
     if given.stamp:
-        from saistudy.study import forecast
+        from saistudy.study import stamps
 
-        forecast.write_stamp(given.stamp)
+        stamps.write(given.stamp)
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from saistudy.study import forecast, gate, outlook, planned
+    from saistudy.study import estimates, forecast, gate, outlook, planned, stamps
 
     try:
         runs = forecast.runs(given.profile, given.full, given.speed)
     except Refusal:  # what it would cost is worth knowing before 12 GB are downloaded
-        print(forecast.sentences(given.profile, given.full, given.price_per_h))
+        print(estimates.sentences(given.profile, given.full, given.price_per_h))
         raise
-    done = [name for name, run in runs.items() if forecast.done(given.profile, run)]
+    done = [name for name, run in runs.items() if stamps.done(given.profile, run)]
     print(f"profile {given.profile}: {len(runs)} runs, {len(done)} of them done")
     to_come = outlook.rows(given.profile, runs, given.full)
     print("\n".join(outlook.sentences(given.profile, to_come, given.price_per_h)))
-    print(forecast.sentences(given.profile, given.full, given.price_per_h))
+    print(estimates.sentences(given.profile, given.full, given.price_per_h))
     print("\n".join(planned.sentences(given.profile)))
     try:
         print(gate.refuse_no_go(given.profile), end="\n" if given.profile in gate.GUARDED else "")
@@ -120,7 +120,7 @@ def _predict(given: argparse.Namespace) -> int:
 
     result = drawings.write(given.model, given.paths, given.output, given.conf)
     print(drawings.sentences(result, given.output))
-    return int(bool(result.broken or result.partial))
+    return int(bool(result.broken or result.partial or result.undrawn))
 
 
 def _seal(given: argparse.Namespace) -> None:

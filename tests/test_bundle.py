@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import time
 
+import mounted
 import pytest
 
 from saistudy.__main__ import main
@@ -129,12 +130,8 @@ def test_what_is_missing_or_of_another_training_is_refused(runs, tmp_path, capsy
 
 def test_a_full_disk_leaves_the_bundle_of_before(runs, tmp_path, capsys):
     """A tmpfs of 64 KiB, and weights that do not compress."""
-    place, (_, work) = tmp_path / "small", runs
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small tmpfs cannot be mounted here: run as root")
-    try:
+    _, work = runs
+    with mounted.tmpfs(tmp_path / "small", "size=64k") as place:
         output = place / "a.tar.gz"
         assert main(["bundle", STAGE1, "--output", str(output)]) == 0
         before = output.read_bytes()
@@ -147,8 +144,6 @@ def test_a_full_disk_leaves_the_bundle_of_before(runs, tmp_path, capsys):
         said = refused(capsys, STAGE1, "--output", str(output))
         assert "cannot be written (No space left on device)" in said
         assert output.read_bytes() == before and [path.name for path in place.iterdir()] == [output.name]
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_committed_run_whose_weights_are_elsewhere_is_refused(tmp_path, monkeypatch, capsys):

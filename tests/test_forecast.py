@@ -11,7 +11,7 @@ import yaml
 
 from saistudy.data import sources
 from saistudy.paths import PARAMS, Refusal
-from saistudy.study import forecast
+from saistudy.study import estimates, forecast, stamps
 
 STAGE2 = [f"stage2-896{arm}-s{seed}" for arm in ("", "-as-written") for seed in (0, 1)]
 LIST = "import json; from saistudy.study import forecast as f; "
@@ -94,7 +94,7 @@ def test_a_run_of_an_arm_of_stage_2_is_told_its_file():
 
 def test_a_stamp_replaces_the_one_of_the_run_before(tmp_path):
     for identity in ("0" * 16, "f" * 16):
-        forecast.write_stamp(tmp_path / f"896-s0.{identity}")
+        stamps.write(tmp_path / f"896-s0.{identity}")
     assert [path.name for path in tmp_path.iterdir()] == [f"896-s0.{'f' * 16}"]
 
 
@@ -106,19 +106,19 @@ def test_a_run_is_done_only_while_its_results_are_its_own(tmp_path, monkeypatch)
     record.parent.mkdir(parents=True)
     record.write_text(json.dumps({"run_id": "a" * 16}))
     # committed results alone are never "done"
-    assert not forecast.done("demo", run)
-    forecast.write_stamp(forecast.stamp("demo", run))
-    forecast.drop_stale_stamps("demo", {"896-s0": run})
-    assert forecast.done("demo", run)
+    assert not stamps.done("demo", run)
+    stamps.write(stamps.of("demo", run))
+    stamps.drop_stale("demo", {"896-s0": run})
+    assert stamps.done("demo", run)
     # another run of that name was executed by hand
     record.write_text(json.dumps({"run_id": "b" * 16}))
-    forecast.drop_stale_stamps("demo", {"896-s0": run})
-    assert not forecast.stamp("demo", run).exists()
+    stamps.drop_stale("demo", {"896-s0": run})
+    assert not stamps.of("demo", run).exists()
 
 
 def test_the_forecast_of_the_study_is_epochs_times_images_over_the_stated_rate():
     """By hand: 160 epochs x 63_546 images / 298 a second at 896; 832 x 1440 has 1.4924 times the pixels."""
-    rows = {row["run"]: row["hours"] for row in forecast.estimate("h200")["rows"]}
+    rows = {row["run"]: row["hours"] for row in estimates.trainings("h200")["rows"]}
     hours = 160 * 63_546 / 298 / 3600
     assert rows["stage 1, 896"] == pytest.approx(hours, rel=1e-3)
     assert rows["stage 1, 1440x808"] == pytest.approx(hours * 832 * 1440 / 896**2, rel=2e-3)
@@ -130,16 +130,16 @@ def test_the_forecast_of_the_study_is_epochs_times_images_over_the_stated_rate()
 
 def test_the_joint_tree_needs_disk_and_no_memory():
     """By hand: 11.5 + 3.2 GiB staged; downloads and trees of both, 10.9 of the pool, 4 runs of 0.5."""
-    cost = forecast.estimate("h200")
+    cost = estimates.trainings("h200")
     assert cost["shm_gib"] == pytest.approx(14.7)
     assert cost["store_gib"] == pytest.approx(63_546 * 3 * 1440 * 832 / 2**30, rel=0.01)
     assert cost["disk_gib"] == pytest.approx(2 * 14.7 + 10.9 + 4 * 0.5)
 
 
 def test_the_forecast_says_that_its_rate_is_a_claim():
-    told = forecast.sentences("h200")
+    told = estimates.sentences("h200")
     assert "not measured here" in told and "US dollars" in told and "/dev/shm" in told
-    assert all(word in forecast.sentences("h200", full=True) for word in ("as-printed", "8 seed(s)"))
+    assert all(word in estimates.sentences("h200", full=True) for word in ("as-printed", "8 seed(s)"))
 
 
 def test_an_unknown_profile_is_refused_with_the_known_ones():

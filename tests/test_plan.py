@@ -10,7 +10,7 @@ from saistudy import params
 from saistudy.__main__ import main
 from saistudy.data import sources
 from saistudy.paths import ROOT, results, work
-from saistudy.study import forecast, outlook
+from saistudy.study import forecast, outlook, stamps
 
 TREE_BYTES = 3 << 20
 
@@ -40,7 +40,7 @@ def executed(
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(record | change))
     if stamped:
-        forecast.write_stamp(forecast.stamp_folder(profile) / f"{run.name}.{(record | change)['run_id']}")
+        stamps.write(stamps.folder(profile) / f"{run.name}.{(record | change)['run_id']}")
     return path
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import cv2
+import mounted
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,11 +196,33 @@ def test_a_video_of_an_odd_rate_is_drawn(rectangles, model, tmp_path, name, rate
     assert shown.get(cv2.CAP_PROP_FPS) == pytest.approx(written)
 
 
-def test_a_picture_too_wide_to_be_drawn_is_refused_and_leaves_nothing(model, tmp_path):
-    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((10, 65501, 3), np.uint8))  # a JPEG holds 65500
-    with pytest.raises(Refusal, match=r"cannot be written \(65501x10 px are too many"):
-        drawings.write(model, [tmp_path / "wide.png"], tmp_path / "out", conf=0.2)
-    assert [path.name for path in tmp_path.iterdir()] == ["wide.png"]
+def test_what_is_too_wide_to_be_drawn_is_named_and_the_others_are_drawn(rectangles, model, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), np.zeros((10, 65501, 3), np.uint8))  # a JPEG holds 65500
+    shutil.copy(next(images(rectangles).iterdir()), tmp_path / "in" / "b.jpg")
+    filmed(tmp_path / "in" / "c.avi", [np.zeros((16, 9000, 3), np.uint8)] * 2)  # an MP4 of MPEG-4 holds 8191
+    words = ["predict", str(model), str(tmp_path / "in"), "--conf", "0.01", "--output", str(tmp_path / "out")]
+    assert door.main(words) == 1
+    said = capsys.readouterr().out
+    assert f"not drawn {tmp_path / 'in' / 'a.png'}: 65501x10 px are too many for .jpg; its boxes" in said
+    assert f"not drawn {tmp_path / 'in' / 'c.avi'}: no MP4 of 9000x16 px at 5 frames/s can be made" in said
+    assert "in 4 pictures or frames" in said
+    assert [path.name for path in (tmp_path / "out" / "drawn").iterdir()] == ["b.jpg"]
+    assert set(pd.read_csv(tmp_path / "out" / "detections.csv")["path"]) >= {str(tmp_path / "in" / "b.jpg")}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["another-follows", "the-last"])
+def test_a_disk_that_fills_up_while_a_video_is_drawn_is_told_and_leaves_nothing(model, tmp_path, last):
+    """Noise, which no codec makes small, on a tmpfs of 128 KiB."""
+    noise = np.random.default_rng(0)
+    frames = [noise.integers(0, 255, (96, 160, 3), np.uint8) for _ in range(40)]
+    names = ["a.avi", "b.avi"]
+    filmed(tmp_path / names[last], frames)
+    filmed(tmp_path / names[not last], frames[:2])
+    with mounted.tmpfs(tmp_path / "small", "size=128k") as place:
+        with pytest.raises(Refusal, match=r"frames of \S+avi were kept: is the disk full\?\): name another"):
+            drawings.write(model, [tmp_path / name for name in names], place / "out", conf=0.9)
+        assert list(place.iterdir()) == []
 
 
 def test_a_video_that_breaks_off_is_told_as_read_in_part(rectangles, model, tmp_path, capsys):

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import mounted
 import painted
 import pandas as pd
 import pytest
@@ -194,12 +195,7 @@ def test_from_the_second_place_alone(rectangles, straight, tmp_path, capfd):
 
 def test_a_full_second_place_is_one_sentence_and_nothing_is_lost(rectangles, straight, tmp_path, capfd):
     """A tmpfs with room for one checkpoint of about 70 MiB; given more, the same command goes on."""
-    second = tmp_path / "second"
-    second.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(second)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small tmpfs cannot be mounted here: run as root")
-    try:
+    with mounted.tmpfs(tmp_path / "second", "size=100m") as second:
         change = SQUARE | {"durable_dir": str(second)}
         with pytest.raises(
             Refusal, match="epoch-00002 cannot be written .* the checkpoint before it is kept"
@@ -210,8 +206,6 @@ def test_a_full_second_place_is_one_sentence_and_nothing_is_lost(rectangles, str
         subprocess.run(["mount", "-o", "remount,size=400m", str(second)], check=True)
         assert "resumed with epoch 3, exactly" in go_on(rectangles, tmp_path / "run", capfd, **change)
         assert_same(straight(SQUARE), tmp_path / "run")
-    finally:
-        subprocess.run(["umount", str(second)], check=True)
 
 
 @pytest.mark.parametrize(

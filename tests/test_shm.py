@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import mounted
 import pytest
 import xxhash
 import yaml
@@ -300,23 +301,11 @@ def test_killed_twenty_times_at_random_moments_no_file_is_torn(tmp_path):
     assert contents(shm.stage(tree, target)) == whole and shm.differing(target) == []
 
 
-def mounted(folder: Path, options: str) -> None:
-    folder.mkdir(exist_ok=True)
-    try:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
-                              capture_output=True, text=True)  # fmt: skip
-    except FileNotFoundError:
-        pytest.skip("no mount command: a small tmpfs cannot be made")
-    if done.returncode:
-        pytest.skip(f"a small tmpfs cannot be mounted here ({done.stderr.strip()}): run as root")
-
-
 @pytest.fixture
 def small(tmp_path):
     """A tmpfs of 1 MiB."""
-    mounted(tmp_path / "small", "size=1m")
-    yield tmp_path / "small"
-    subprocess.run(["umount", "-l", str(tmp_path / "small")], check=True)
+    with mounted.tmpfs(tmp_path / "small", "size=1m") as place:
+        yield place
 
 
 def test_a_full_tmpfs_is_refused_and_left_empty(small, tree):
@@ -327,14 +316,11 @@ def test_a_full_tmpfs_is_refused_and_left_empty(small, tree):
 
 
 def test_a_tmpfs_without_room_for_the_names_is_refused(tree, tmp_path):
-    mounted(tmp_path / "names", "size=1m,nr_inodes=60")
-    try:
+    with mounted.tmpfs(tmp_path / "names", "size=1m,nr_inodes=60") as place:
         # of 60 names the top folder and the lock have one each
         with pytest.raises(Refusal, match="lacks room: .* and 58 files can be added"):
-            shm.stage(tree, tmp_path / "names/to")
-        assert list((tmp_path / "names").iterdir()) == []
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path / "names")], check=True)
+            shm.stage(tree, place / "to")
+        assert list(place.iterdir()) == []
 
 
 def test_a_tmpfs_that_fills_up_on_the_way_is_given_back(small, tree):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import cv2
+import mounted
 import numpy as np
 import pytest
 from hypothesis import given
@@ -167,13 +168,8 @@ def test_killed_while_it_is_built_it_goes_on(tmp_path):
 @pytest.fixture
 def small(tmp_path):
     """A tmpfs of 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small tmpfs cannot be mounted here: run as root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted.tmpfs(tmp_path / "small", "size=1m") as place:
+        yield place
 
 
 def test_where_there_is_no_room_the_next_place_is_taken(files, small, tmp_path):

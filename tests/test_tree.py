@@ -1,6 +1,5 @@
 """The tree: what Ultralytics will read, continued after a kill, complete or not loaded at all."""
 
-import contextlib
 import hashlib
 import io
 import json
@@ -12,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+import mounted
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -296,23 +296,8 @@ def test_a_split_of_negatives_only_is_refused_without_negatives(dataset, tmp_pat
     assert not (tmp_path / "tree").exists()
 
 
-@contextlib.contextmanager
-def _mounted(place, size):
-    """A small tmpfs on a folder, for root; whoever may not mount skips."""
-    place.mkdir()
-    told = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, text=True
-    )
-    if told.returncode:
-        pytest.skip(f"no file system can be mounted here ({told.stderr.strip()})")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
 def test_a_full_file_system_is_told_and_continued_when_it_has_room(dataset, tmp_path):
-    with _mounted(tmp_path / "small", "40k") as place:
+    with mounted.tmpfs(tmp_path / "small", "size=40k") as place:
         with pytest.raises(Refusal, match="cannot be filled \\(No space left on device\\)"):
             tree.build(dataset, place / "tree")
         with pytest.raises(Refusal, match="no finished tree"):
@@ -334,7 +319,7 @@ def test_a_full_file_system_is_told_and_continued_when_it_has_room(dataset, tmp_
 
 
 def test_a_read_only_target_is_told(dataset, tmp_path):
-    with _mounted(tmp_path / "fixed", "1m") as place:
+    with mounted.tmpfs(tmp_path / "fixed", "size=1m") as place:
         subprocess.run(["mount", "-o", "remount,ro", place], check=True)
         with pytest.raises(Refusal, match="cannot be filled \\(Read-only file system\\)") as told:
             tree.build(dataset, place / "tree")

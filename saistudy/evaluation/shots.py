@@ -17,6 +17,10 @@ PICTURES, VIDEOS = frozenset(IMG_FORMATS), frozenset(VID_FORMATS)  # suffixes th
 WHOLE = 0.9  # share of the frames that its header tells, from which a video counts as read to its end
 
 
+class Unfit(OSError):
+    """No file of the wanted format can hold a picture."""
+
+
 @dataclass(frozen=True)
 class Shot:
     """A picture, or a frame of a video: where it came from, and the file that holds it as one picture."""
@@ -91,7 +95,8 @@ def save(file: Path, picture: np.ndarray, how: tuple[int, ...] = ()) -> None:
     """Write a picture in the format of the suffix.
 
     Raises:
-        OSError: it cannot be written, or the format holds no picture of this size.
+        Unfit: the format holds no picture of this size.
+        OSError: it cannot be written.
     """
     try:
         done, data = cv2.imencode(file.suffix, picture, how)
@@ -99,7 +104,7 @@ def save(file: Path, picture: np.ndarray, how: tuple[int, ...] = ()) -> None:
         done = False
     if not done:
         height, width = picture.shape[:2]
-        raise OSError(errno.EFBIG, f"{width}x{height} px are too many for {file.suffix}: leave it out")
+        raise Unfit(errno.EFBIG, f"{width}x{height} px are too many for {file.suffix}")
     file.write_bytes(data)
 
 

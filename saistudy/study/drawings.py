@@ -25,7 +25,7 @@ FRAMES_PER_S, RATE_MAX = 25.0, 1000  # of a video that does not say, or says mor
 
 @dataclass
 class Result:
-    """What was done: pictures and frames, detections, the csv's rows, files not read, or in part."""
+    """What was done: pictures and frames, the csv's rows, files not read, in part, or not drawn."""
 
     threshold: float
     said_by: str
@@ -33,6 +33,7 @@ class Result:
     rows: list[pd.DataFrame] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     partial: dict[str, str] = field(default_factory=dict)
+    undrawn: dict[str, str] = field(default_factory=dict)
 
     @property
     def detections_n(self) -> int:
@@ -105,7 +106,7 @@ def _known(path: Path) -> bool:
 def _fill(model: Path, names: dict[Path, str], classes: list[str], part: Path, result: Result) -> None:
     """Draw everything into the folder and fill `result`."""
     looks = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(classes)}
-    with tempfile.TemporaryDirectory() as folder, _Drawn(part / FOLDER, names) as drawn:
+    with tempfile.TemporaryDirectory() as folder, _Drawn(part / FOLDER, names, result.undrawn) as drawn:
         scratch = Path(folder)
 
         def take(seen: list[shots.Shot], found: pd.DataFrame) -> None:
@@ -155,17 +156,20 @@ def pictured(picture: np.ndarray, found: pd.DataFrame, looks: dict[str, tuple]) 
 
 
 class _Drawn:
-    """Where drawn pictures go: a JPEG each, the frames of a video into one MP4."""
+    """Where drawn pictures go: a JPEG each, an MP4 for a video; to `undrawn` what neither holds."""
 
-    def __init__(self, folder: Path, names: dict[Path, str]):
-        self.folder, self.names, self.film, self.path = folder, names, None, None
+    def __init__(self, folder: Path, names: dict[Path, str], undrawn: dict[str, str]):
+        self.folder, self.names, self.undrawn = folder, names, undrawn
+        self.film, self.path, self.frames_n = None, None, 0
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind, *_) -> None:
         if self.film:
             self.film.release()
+        if self.film and not kind:
+            self._whole()
 
     def add(self, shot: shots.Shot, picture: np.ndarray) -> None:
         """Write a picture, or append a frame.
@@ -173,24 +177,42 @@ class _Drawn:
         Raises:
             OSError: it cannot be written.
         """
-        target = self.folder / self.names[Path(shot.path)]
+        target = self._target(shot.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if shot.frame is None:
-            shots.save(Path(f"{target}.jpg"), picture, (cv2.IMWRITE_JPEG_QUALITY, 92))
-            return
-        if self.path != shot.path:
-            self.__exit__()
-            self.path = shot.path
-            self.film = self._opened(f"{target}.mp4", picture)
-        self.film.write(picture)
+        try:
+            if shot.frame is None:
+                shots.save(target.with_name(f"{target.name}.jpg"), picture, (cv2.IMWRITE_JPEG_QUALITY, 92))
+            elif shot.path not in self.undrawn:
+                self._append(shot.path, picture)
+        except shots.Unfit as error:
+            self.undrawn[shot.path] = error.strerror
 
-    def _opened(self, target: str, picture: np.ndarray) -> cv2.VideoWriter:
+    def _target(self, path: str) -> Path:
+        return self.folder / self.names[Path(path)]
+
+    def _append(self, path: str, picture: np.ndarray) -> None:
+        if self.path != path:
+            self.__exit__(None)
+            self.film, self.path, self.frames_n = None, path, 0
+            self.film = self._opened(picture)
+        self.film.write(picture)
+        self.frames_n += 1
+
+    def _opened(self, picture: np.ndarray) -> cv2.VideoWriter:
         rate, (height, width) = _rate(Path(self.path)), picture.shape[:2]
-        film = cv2.VideoWriter(target, cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+        target, code = f"{self._target(self.path)}.mp4", cv2.VideoWriter.fourcc(*"mp4v")
+        film = cv2.VideoWriter(target, code, rate, (width, height))
         if not film.isOpened():
-            told = f"no MP4 of {width}x{height} px at {rate:g} frames/s can be made: leave {self.path} out"
-            raise OSError(errno.EINVAL, told)
+            told = f"no MP4 of {width}x{height} px at {rate:g} frames/s can be made"
+            raise shots.Unfit(errno.EFBIG, told)
         return film
+
+    def _whole(self) -> None:
+        """The writer tells nobody when the disk is full: the closed film is asked for its frames."""
+        kept_n = shots.film(Path(f"{self._target(self.path)}.mp4")).get(cv2.CAP_PROP_FRAME_COUNT)
+        if kept_n != self.frames_n:
+            told = f"{kept_n:.0f} of {self.frames_n} frames of {self.path} were kept: is the disk full?"
+            raise OSError(errno.EIO, told)
 
 
 def _rate(path: Path) -> float:
@@ -209,9 +231,10 @@ def _length(path: Path) -> int:
 
 
 def sentences(result: Result, output: Path) -> str:
-    """What was done, in words; a line for each file that could not be read, or not to its end."""
+    """What was done, in words; a line for each file that could not be read, not to its end, or not drawn."""
     lines = [f"skipped {path}: {why}" for path, why in result.broken.items()]
     lines += [f"read only in part {path}: {why}" for path, why in result.partial.items()]
+    lines += [f"not drawn {path}: {why}; its boxes stand in {CSV}" for path, why in result.undrawn.items()]
     lines.append(
         f"{output}: {result.detections_n} boxes of at least {result.threshold:.4g} ({result.said_by})"
         f" in {result.shots_n} pictures or frames; {CSV} and {FOLDER}/"

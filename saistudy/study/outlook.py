@@ -8,7 +8,7 @@ from statistics import mean
 
 from saistudy import params
 from saistudy.paths import results, work
-from saistudy.study import forecast, record, slots
+from saistudy.study import estimates, forecast, record, slots, stamps
 
 SHOWN_N = 3  # changed values that a line names
 # Values of a training that decide what it takes, and those of its notebook.
@@ -42,7 +42,7 @@ def rows(profile: str, runs: dict[str, forecast.Run], full: bool) -> list[Outloo
     again: list[str] = []
     found, known, said = [], _records(profile), _forecast(profile, full)
     for name, run in runs.items():
-        if forecast.done(profile, run) and not set(run.needs) & set(again):
+        if stamps.done(profile, run) and not set(run.needs) & set(again):
             continue
         values = params.read(run.notebook, list(run.files), dict(run.overrides))
         asked = _like(run.notebook, values)
@@ -61,19 +61,19 @@ def why(profile: str, run: forecast.Run, again: list[str]) -> str:
     Args:
         again: the runs before it that will be executed.
     """
-    kept, stamps = _record(profile, run.name), list(forecast.stamp_folder(profile).glob(f"{run.name}.*"))
+    kept, stood = _record(profile, run.name), list(stamps.folder(profile).glob(f"{run.name}.*"))
     before = [name for name in run.needs if name in again]
     after = f"after {before[0]}{f' and {len(before) - 1} more' if before[1:] else ''}" if before else ""
-    if forecast.done(profile, run):  # Snakemake goes by the time of the stamps before it
+    if stamps.done(profile, run):  # Snakemake goes by the time of the stamps before it
         return after
-    if forecast.stamp(profile, run).exists() and kept is None:
+    if stamps.of(profile, run).exists() and kept is None:
         return "its results were removed"
     if kept is None:
         return "; ".join(filter(None, ["not run here yet", after]))
     if kept["run_id"] == run.identity:
         return "not run here, though its record stands"
     changed = _changed(kept, run)
-    if not stamps and not changed:
+    if not stood and not changed:
         return "; ".join(filter(None, ["not run here, its record is of other code, data or machine", after]))
     return "; ".join(filter(None, [*changed, after])) or "code, lock or data changed"
 
@@ -139,7 +139,7 @@ def _bytes(folder: Path) -> int:
 
 def _forecast(profile: str, full: bool) -> dict[tuple, tuple[float, float, str]]:
     """Hours, GiB and their source of every training, from the throughput in study.yaml."""
-    estimate = forecast.estimate(profile, full)
+    estimate = estimates.trainings(profile, full)
     run_gib = forecast.study(profile)["forecast"]["run_gib"]
     return {row["key"]: (row["hours"], run_gib, "study.yaml") for row in estimate["rows"]}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from saistudy.paths import results, work
-from saistudy.study import begun, forecast
+from saistudy.study import begun, forecast, stamps
 from saistudy.study.kernel import GRACE_S
 from saistudy.study.run import Failure
 from saistudy.study.saved import shown
@@ -84,7 +84,7 @@ def of_run(profile: str, run: forecast.Run, held: dict, said: dict) -> tuple[str
     if run.name in held:
         last = f" | {said[run.name]}" if said.get(run.name) else ""
         return "running", at_work(profile, run.name) + last
-    if forecast.done(profile, run):
+    if stamps.done(profile, run):
         return "done", ""
     seen = epochs(profile, run.name)
     kept = f"{seen.name}: {seen.kept_n} of {seen.asked_n} epochs kept" if seen else "nothing kept"
