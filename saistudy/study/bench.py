@@ -106,6 +106,7 @@ def table(conditions: list[dict]) -> pd.DataFrame:
             "images/s": spread(seen["images_per_s"]),
             "s/batch": spread(seen["batch_s"]),
             "build, s": spread(seen["build_s"]),
+            "from disk, MiB": spread([size / 2**20 for size in seen["disk_bytes"] if size is not None]),
             "resident, MiB": most_mib(seen["resident_bytes"]),
             "batches in /dev/shm, MiB": most_mib(seen["shared_bytes"]),
             "note": seen["note"],

@@ -29,8 +29,9 @@ def measure(
 
     ratio_to_cp: median seconds of cp / of staging (larger is better), ratio_to_cp_cold likewise with
     the files dropped from the page cache before each pass of either; spread: least and largest ratio
-    of two passes one after the other; seconds: every pass; threads_n: what a plan chose before each
-    staging, in the same state of the cache; files_n; bytes; environment.
+    of two passes one after the other; seconds: every pass; fetched_frac: median share of the bytes that
+    really came from a disk (None where the kernel does not count); threads_n: what a plan chose before
+    each staging, in the same state of the cache; files_n; bytes; environment.
 
     Raises:
         Refusal: the target has no room for the files, or cp failed.
@@ -48,7 +49,7 @@ def measure(
             kind: _passes(Path(here) / "files", Path(there) / "copy", passes_n, ready)
             for kind, ready in (("warm", lambda: _warm(files)), ("cold", lambda: pace.drop(files)))
         }
-    return _summary(passes) | {"files_n": files_n, "bytes": files_n * file_bytes}
+    return _summary(passes, files_n * file_bytes) | {"files_n": files_n, "bytes": files_n * file_bytes}
 
 
 def _made(folder: Path, files_n: int, file_bytes: int) -> list[Path]:
@@ -67,9 +68,15 @@ def _warm(files: list[Path]) -> None:
 
 
 def _passes(source: Path, target: Path, passes_n: int, cache: Callable[[], None]) -> dict[str, list]:
-    """Seconds of each pass, threads that a plan chooses; `cache` puts the page cache in its state."""
-    ways = {"cp": lambda: _cp(source, target), "stage": lambda: shm.stage(source, target)}
-    threads_n = []
+    """Seconds of each pass, bytes that each fetched, threads that a plan chooses.
+
+    `cache` puts the page cache in its state.
+    """
+    fetched, threads_n = {"cp": [], "stage": []}, []
+    ways = {
+        "cp": lambda: _counted(fetched["cp"], _cp, source, target),
+        "stage": lambda: _counted(fetched["stage"], shm.stage, source, target),
+    }
 
     def ready(name: str) -> None:
         """Away with the copy of the other way."""
@@ -79,7 +86,15 @@ def _passes(source: Path, target: Path, passes_n: int, cache: Callable[[], None]
             threads_n.append(shm.plan(source, target)["threads_n"])
             cache()
 
-    return in_turn(ways, passes_n, ready) | {"threads_n": threads_n}
+    return in_turn(ways, passes_n, ready) | {"fetched": fetched, "threads_n": threads_n}
+
+
+def _counted(fetched: list[int], act: Callable, *arguments) -> None:
+    """Call, and append the bytes that came from a block device for it, where the kernel counts them."""
+    before = pace.fetched_bytes()
+    act(*arguments)
+    if before is not None:
+        fetched.append(pace.fetched_bytes() - before)
 
 
 def _cp(source: Path, target: Path) -> None:
@@ -117,13 +132,18 @@ def environment() -> dict:
     return {key: known[key] for key in ("cpu", "cores_n", "ram_gib", "platform")}
 
 
-def _summary(passes: dict[str, dict[str, list]]) -> dict:
+def _summary(passes: dict[str, dict], size: int) -> dict:
     ratios = {kind: ratio(found["cp"], found["stage"]) for kind, found in passes.items()}
     return {
         "ratio_to_cp": ratios["warm"][0],
         "ratio_to_cp_cold": ratios["cold"][0],
         "spread": {kind: spread for kind, (_, spread) in ratios.items()},
         "seconds": {f"{name}, {k}": p[name] for k, p in passes.items() for name in ("cp", "stage")},
+        "fetched_frac": {
+            f"{name}, {kind}": median(seen) / size if seen else None
+            for kind, found in passes.items()
+            for name, seen in found["fetched"].items()
+        },
         "threads_n": {kind: found["threads_n"] for kind, found in passes.items()},
         "environment": environment(),
     }
@@ -142,6 +162,13 @@ def sentences(result: dict) -> str:
         threads = sorted(set(result["threads_n"][kind]))
         lines.append(
             f"{kind}: {result[key]:.2f} times as fast ({least:.2f} to {largest:.2f} pass by pass),"
-            f" {rates['stage']:.2f} against {rates['cp']:.2f} GB/s, threads: {', '.join(map(str, threads))}"
+            f" {rates['stage']:.2f} against {rates['cp']:.2f} GB/s, threads: {', '.join(map(str, threads))},"
+            f" from the disk: {_share(result, f'stage, {kind}')} against {_share(result, f'cp, {kind}')}"
         )
     return "\n".join(lines)
+
+
+def _share(result: dict, way: str) -> str:
+    """Share of the bytes that came from the disk, in percent."""
+    found = result["fetched_frac"][way]
+    return "not counted" if found is None else f"{found:.0%}"

@@ -37,7 +37,8 @@ class Pass(NamedTuple):
     much the proportional set size (PSS: a page shared by n processes counts 1/n in each, so once) of
     this process and its workers stood higher than before the pass, the higher of two moments: after
     building, and at the end when the workers have prefetched all they may. `shared_bytes`: the
-    batches that lay in /dev/shm at that end, mapped or on their way.
+    batches that lay in /dev/shm at that end, mapped or on their way. `disk_bytes`: what the kernel fetched
+    from a block device while batches were served, None where it does not count (`pace.fetched_bytes`).
     """
 
     images_per_s: float
@@ -48,6 +49,7 @@ class Pass(NamedTuple):
     workers: int
     resident_bytes: int
     shared_bytes: int
+    disk_bytes: int | None
 
 
 def feed(
@@ -89,15 +91,17 @@ def feed(
         try:
             built = resident_bytes()
             (pace.drop if cold else touch)((tree / "images/train").iterdir())
+            fetched = pace.fetched_bytes()
             images, seconds, counted = _clocked(batches, batches_n)
             shared = _settled(batches.num_workers * seconds / counted)
             resident = max(built, resident_bytes()) - before
         finally:
             batches.close()
+        disk_bytes = None if fetched is None else pace.fetched_bytes() - fetched  # of ended workers, too
     result = images / seconds, seconds / counted, images, seconds, build_s, batches.num_workers
     del batches
     gc.collect()
-    return Pass(*result, resident, shared)
+    return Pass(*result, resident, shared, disk_bytes)
 
 
 def loader(
