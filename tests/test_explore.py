@@ -224,6 +224,23 @@ def test_another_profile_run_and_model_are_offered_and_drawn_once(monkeypatch):
     assert "are not on this machine" in chosen.note.value
 
 
+def test_a_run_of_ones_own_in_jupyterlab_is_offered_beside_the_study(tmp_path, monkeypatch):
+    """Run All of stage1 leaves it in results/lab (params.check); explore reads the study's results first."""
+    shutil.copytree(ROOT / "results/mini/896-s0", tmp_path / "mini/896-s0")
+    shutil.copytree(ROOT / "results/demo/1440-s0", tmp_path / "lab/demo/own-s0")
+    monkeypatch.setenv("SAISTUDY_RESULTS", str(tmp_path))
+    chosen = explore.Chooser("mini", "896-s0", "test")
+    assert chosen.profile.options == ("mini", "lab/demo")
+    panel = explore.Threshold(chosen)
+    chosen.profile.value = "lab/demo"
+    assert (
+        chosen.run.options == ("own-s0",)
+        and chosen.cut.value == told("demo", "1440-s0")["metrics"][-1]["threshold"]
+    )
+    assert "at the slider" in panel.table.value and panel.picture.value
+    assert "execute notebooks/data.ipynb with profile demo" in chosen.note.value
+
+
 def test_a_run_whose_detections_lie_elsewhere_is_said_and_not_shown_as_the_one_before(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "results/mini", tmp_path / "mini")
     monkeypatch.setenv("SAISTUDY_RESULTS", str(tmp_path))

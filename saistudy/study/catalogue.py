@@ -51,7 +51,8 @@ def of(profile: str, run: str) -> Catalogue:
 
 def _tree(profile: str, data: dict) -> tree.Tree | None:
     """A finished tree of the same images and labels: staged, or in the work folder."""
-    folders = [sources.staging_target(profile, data["name"]), *sorted((work(profile) / "trees").glob("*"))]
+    staged = sources.staging_target(Path(profile).name, data["name"])
+    folders = [staged, *sorted((work(profile) / "trees").glob("*"))]
     for folder in folders:
         try:
             if json.loads((folder / tree.DONE).read_text())["fingerprint"] == data["fingerprint"]:
@@ -93,10 +94,10 @@ def _saved(profile: str, run: str, data: dict) -> Catalogue:
     places, name = truth.groupby("image").indices, data["name"]
     rows = images.assign(boxes_n=images["image"].map(truth["image"].value_counts()).fillna(0).astype(int))
     known = [sources.base(name)] if sources.base(name) in sources.READERS else sources.VARIABLES
-    variable = " and ".join(map(sources.variable, known))
+    variable, place = " and ".join(map(sources.variable, known)), Path(profile).name
     note = (
         f"The pictures of {name} as {run} saw them are not on this machine, so boxes are drawn on grey, and"
-        f" of val and test alone: set {variable} and execute notebooks/data.ipynb with profile {profile}."
+        f" of val and test alone: set {variable} and execute notebooks/data.ipynb with profile {place}."
     )
     names, none = {int(number): word for number, word in data["names"].items()}, np.array([], dtype=int)
 

@@ -17,6 +17,7 @@ from saistudy.paths import Refusal
 from saistudy.study import catalogue, looking, sheets
 
 PROFILES = ("demo", "mini", "h200")
+LAB = tuple(f"lab/{name}" for name in PROFILES)  # what was run in JupyterLab (params.check)
 Drawn = tuple[pd.DataFrame | str, Figure | None]  # a table or a sentence, and a figure where there is one
 
 
@@ -25,7 +26,7 @@ class Chooser:
 
     def __init__(self, profile: str, run: str, split: str):
         looking.model_of(profile, run)
-        known = [name for name in PROFILES if looking.runs(name)]
+        known = [name for name in PROFILES + LAB if looking.runs(name)]
         self.profile = dropdown("profile", known, profile)
         self.run, self.model = dropdown("run", looking.runs(profile), run), dropdown("model", [], None)
         self.split = dropdown("split", ["test", "val"], split)
