@@ -29,6 +29,16 @@ def test_a_missing_part_is_named(tmp_path):
         record.write_record(tmp_path, **{k: v for k, v in PARTS.items() if k != "metrics"})
 
 
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [("stage1.yaml", "give both the same value"), ("class table", "look at the findings in notebooks/data")],
+)
+def test_what_is_relied_on_and_not_met_stops_with_what_to_do(source, advice):
+    record.require([record.expect("mosaic", 0.5, 0.5, source)])
+    with pytest.raises(Refusal, match=f"mosaic: 0.5 was seen, 1.0 was expected .{source}.: {advice}"):
+        record.require([record.expect("mosaic", 0.5, 1.0, source)])
+
+
 def test_records_of_two_profiles_are_never_mixed(tmp_path, monkeypatch):
     monkeypatch.setenv("SAISTUDY_RESULTS", str(tmp_path))
     record.write_record(tmp_path / "mini" / "896-s0", **PARTS | {"profile": "mini"})

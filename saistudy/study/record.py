@@ -35,9 +35,11 @@ def require(rows: list[dict]) -> None:
     """
     for row in rows:
         if not row["agrees"]:
+            data = "look at the findings in notebooks/data.ipynb and mend the source"
+            advice = "give both the same value" if ".yaml" in row["source"] else data
             raise Refusal(
                 f"{row['what']}: {row['seen']} was seen, {row['expected']} was expected ({row['source']}):"
-                " look at the findings in notebooks/data.ipynb and mend the source."
+                f" {advice}."
             )
 
 
