@@ -75,7 +75,12 @@ lab: .venv/.ready ## the notebooks in JupyterLab, on this machine only, their co
 		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 		--LabApp.extension_manager=readonly $(if $(filter 0,$(shell id -u)),--allow-root)
 
-clean: ## away with runs in progress, explored results and staged data; results stay
+clean: ## away with work/ (weights, bundles, trees), explored results and staged data; results/ stays
+	@models_n=$$({ find work -name best.pt 2>/dev/null || true; } | wc -l); \
+	if [ "$$models_n" -gt 0 ] && [ "$${YES:-}" != 1 ]; then \
+		read -r -p "$$models_n trained models in work/ go with it. Type yes to go on: " answer || true; \
+		[ "$${answer:-}" = yes ] || { echo "nothing was removed; YES=1 asks nothing"; exit 1; }; \
+	fi
 	@test ! -x .venv/bin/python || for profile in demo mini h200; do \
-		.venv/bin/python -m saistudy stage release --profile $$profile; done
+		.venv/bin/python -m saistudy stage release --profile $$profile >/dev/null; done
 	rm -rf work results/lab

@@ -228,6 +228,14 @@ def test_one_study_at_a_time_and_stopped_twice(capsys):
     assert log().endswith("the end") and "ended with exit status 3" in status.study("demo")
 
 
+def test_without_a_study_and_without_data_it_is_said_that_nothing_runs(capsys, monkeypatch):
+    monkeypatch.delenv("SAISTUDY_FASDD", raising=False)
+    assert main(["status", "--profile", "mini"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("study mini: none was begun here") and "SAISTUDY_FASDD is not set" in line
+    assert "there is no profile 'h100'" in refused(capsys, "status", "--profile", "h100")
+
+
 def test_a_study_that_cannot_begin_says_why(capsys):
     sentence = refused(capsys, *study("--detach", run=["no-such-command"])[3:])
     assert "the study did not begin" in sentence and "no-such-command" in sentence
@@ -249,7 +257,11 @@ def test_ctrl_c_ends_the_view_alone(capsys):
     for words in (["logs", "--follow"], ["stop"]):
         # a stop that is only viewed no more is still a stop
         view = subprocess.Popen(
-            [sys.executable, "-m", "saistudy", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "saistudy", *words],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `make test &` has it ignored
         )
         assert view.stdout.readline()
         if words == ["stop"]:

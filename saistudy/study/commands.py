@@ -102,8 +102,9 @@ examples:
 """
 
 BUNDLE = """\
-example:
-  python -m saistudy bundle 896-s0 --output 896-s0.tar.gz && tar xf 896-s0.tar.gz && sha256sum -c SHA256SUMS
+examples:
+  python -m saistudy bundle 896-s0 --output 896-s0.tar.gz && tar xf 896-s0.tar.gz
+  (cd demo-896-s0 && sha256sum -c SHA256SUMS)
 """
 
 

@@ -94,16 +94,17 @@ def _row(name: str, train: dict, cost: dict, datasets: list[str]) -> dict:
 def sentences(profile: str, full: bool = False, price_per_h: float | None = None) -> str:
     """The forecast as text: one line per training, then the sums beside what this machine has free."""
     cost = trainings(profile, full, price_per_h)
-    shape = "{run:<23} {minutes:7.0f} min a seed, {seeds_n} of them"
-    lines = [shape.format(minutes=60 * row["hours"], **row) for row in cost["rows"]]
+    shape = "{run:<23} {minutes:7.1f} min a seed, {seeds_n} of them"
+    lines = [f"training alone, by a rate that stands in study.yaml ({cost['source']}):"]
+    lines += [shape.format(minutes=60 * row["hours"], **row) for row in cost["rows"]]
     free = {name: shutil.disk_usage(path).free / 2**30 for name, path in _places().items()}
     lines += [
-        f"{cost['seeds_n']} seed(s): at most {cost['hours']:.1f} hours, {cost['money']:.0f} US dollars",
+        f"{cost['seeds_n']} seed(s): {cost['hours']:.1f} hours at that rate, {cost['money']:.0f} US dollars;"
+        " fewer where a run stops early",
         f"/dev/shm: {cost['shm_gib']:.1f} GiB of images and {cost['loader_gib']:.1f} GiB for the loader"
         f" at the largest arm (free: {free['shm']:.1f}); decoded images, there or on the disk:"
         f" {cost['store_gib']:.1f} GiB at most",
         f"disk: {cost['disk_gib']:.1f} GiB (free: {free['disk']:.1f})",
-        f"rate: {cost['source']}",
     ]
     return "\n".join(lines)
 

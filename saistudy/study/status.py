@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from saistudy.paths import results, work
+from saistudy.paths import Refusal, results, work
 from saistudy.study import begun, forecast, stamps
 from saistudy.study.kernel import GRACE_S
 from saistudy.study.run import Failure
@@ -126,9 +126,17 @@ def last_lines(log: str | None) -> dict[str, str]:
 
 
 def sentences(profile: str) -> str:
-    """The study and its runs: a line each for what runs, failed or was cut off, one for the others."""
-    found = rows(profile)
+    """The study and its runs: a line each for what runs, failed or was cut off, one for the others.
+
+    Raises:
+        Refusal: there is no such profile.
+    """
+    forecast.study(profile)
     lines = [study(profile)]
+    try:
+        found = rows(profile)
+    except Refusal as refusal:  # none was begun, and a plan would need the data
+        return f"{lines[0]}, and what it would run cannot be told: {refusal}"
     for state in STATES:
         mine = [(name, note) for name, kind, note in found if kind == state]
         if state in ("waiting", "done") and mine:
