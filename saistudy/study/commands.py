@@ -47,8 +47,8 @@ examples:
 
 Boxes are those that the evaluation of a run would save, at the tensor that the model was trained at. Without
 --conf the threshold is the one of the model.md beside it, or of its record. Loading a .pt file runs the code
-in it: take one that you trust. Exit status 1: some files could not be read, or not to their
-end; each is named.
+in it: take one that you trust. Exit status 1: some files could not be read, not to their
+end, or not drawn; each is named.
 """
 
 STAGE = """\

@@ -160,16 +160,16 @@ class _Drawn:
 
     def __init__(self, folder: Path, names: dict[Path, str], undrawn: dict[str, str]):
         self.folder, self.names, self.undrawn = folder, names, undrawn
-        self.film, self.path, self.frames_n = None, None, 0
+        self.film, self.path, self.target, self.frames_n = None, None, None, 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, *_) -> None:
-        if self.film:
+        if kind and self.film:
             self.film.release()
-        if self.film and not kind:
-            self._whole()
+        elif self.film:
+            self._close()
 
     def add(self, shot: shots.Shot, picture: np.ndarray) -> None:
         """Write a picture, or append a frame.
@@ -177,39 +177,38 @@ class _Drawn:
         Raises:
             OSError: it cannot be written.
         """
-        target = self._target(shot.path)
+        suffix = "jpg" if shot.frame is None else "mp4"
+        target = self.folder / f"{self.names[Path(shot.path)]}.{suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             if shot.frame is None:
-                shots.save(target.with_name(f"{target.name}.jpg"), picture, (cv2.IMWRITE_JPEG_QUALITY, 92))
+                shots.save(target, picture, (cv2.IMWRITE_JPEG_QUALITY, 92))
             elif shot.path not in self.undrawn:
-                self._append(shot.path, picture)
+                self._append(shot.path, target, picture)
         except shots.Unfit as error:
             self.undrawn[shot.path] = error.strerror
 
-    def _target(self, path: str) -> Path:
-        return self.folder / self.names[Path(path)]
-
-    def _append(self, path: str, picture: np.ndarray) -> None:
+    def _append(self, path: str, target: Path, picture: np.ndarray) -> None:
         if self.path != path:
-            self.__exit__(None)
-            self.film, self.path, self.frames_n = None, path, 0
+            if self.film:
+                self._close()
+            self.film, self.path, self.target, self.frames_n = None, path, target, 0
             self.film = self._opened(picture)
         self.film.write(picture)
         self.frames_n += 1
 
     def _opened(self, picture: np.ndarray) -> cv2.VideoWriter:
         rate, (height, width) = _rate(Path(self.path)), picture.shape[:2]
-        target, code = f"{self._target(self.path)}.mp4", cv2.VideoWriter.fourcc(*"mp4v")
-        film = cv2.VideoWriter(target, code, rate, (width, height))
+        film = cv2.VideoWriter(str(self.target), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
         if not film.isOpened():
             told = f"no MP4 of {width}x{height} px at {rate:g} frames/s can be made"
             raise shots.Unfit(errno.EFBIG, told)
         return film
 
-    def _whole(self) -> None:
+    def _close(self) -> None:
         """The writer tells nobody when the disk is full: the closed film is asked for its frames."""
-        kept_n = shots.film(Path(f"{self._target(self.path)}.mp4")).get(cv2.CAP_PROP_FRAME_COUNT)
+        self.film.release()
+        kept_n = shots.film(self.target).get(cv2.CAP_PROP_FRAME_COUNT)
         if kept_n != self.frames_n:
             told = f"{kept_n:.0f} of {self.frames_n} frames of {self.path} were kept: is the disk full?"
             raise OSError(errno.EIO, told)

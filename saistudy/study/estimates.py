@@ -21,8 +21,7 @@ def trainings(profile: str, full: bool = False, price_per_h: float | None = None
     downloads and every tree lie on the disk, the joint one too; only the other two are staged. A row's key
     is notebook, arm and arm of stage 2; price_per_h in US dollars, None: study.yaml's.
     """
-    plan = forecast.study(profile)
-    plan |= plan.get("full", {}) if full else {}
+    plan = forecast.study(profile, full)
     cost = plan["forecast"]
     rows = [*_stage1(profile, plan, cost), *_stage2(profile, plan, cost)]
     hours = sum(row["hours"] * row["seeds_n"] for row in rows)

@@ -36,9 +36,9 @@ class Run:
         return ["python", "-m", "saistudy", "run", self.notebook, *files, *pairs]
 
 
-def study(profile: str) -> dict:
+def study(profile: str, full: bool = False) -> dict:
     """The profile's study.yaml: arms, seeds, few_seeds, stage2_from, stage2_arms, jobs_n, tolerance and
-    the full grid of h200.
+    the full grid of h200, with `full` laid over the rest.
 
     Raises:
         Refusal: there is no such profile.
@@ -47,7 +47,8 @@ def study(profile: str) -> dict:
     if not path.is_file():
         known = ", ".join(sorted(p.parent.name for p in PARAMS.glob("*/study.yaml")))
         raise Refusal(f"there is no profile '{profile}': choose one of {known}.")
-    return yaml.safe_load(path.read_text())
+    plan = yaml.safe_load(path.read_text())
+    return plan | plan.get("full", {}) if full else plan
 
 
 def runs(profile: str, full: bool = False, speed: bool = False) -> dict[str, Run]:
@@ -56,8 +57,7 @@ def runs(profile: str, full: bool = False, speed: bool = False) -> dict[str, Run
     A run's identity covers its own parameters, notebook, code and lock, its data and all runs before it,
     so one edited value changes that run and what follows, and nothing else.
     """
-    plan = study(profile)
-    plan |= plan.get("full", {}) if full else {}
+    plan = study(profile, full)
     keys = {name: sources.key(profile, name) for name in sources.VARIABLES}
     found: dict[str, Run] = {}
     add = _adder(profile, found)

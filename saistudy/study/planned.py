@@ -12,7 +12,7 @@ def sentences(profile: str) -> list[str]:
         Refusal: there is no such profile, or the rule or a parameter is wrong.
     """
     plan, rule = forecast.study(profile), prereg.read()
-    grids = {"": plan} | ({", full grid": plan | plan["full"]} if "full" in plan else {})
+    grids = {"": plan} | ({", full grid": forecast.study(profile, full=True)} if "full" in plan else {})
     return [f"{profile}{name}: {_sentence(profile, grid, rule)}" for name, grid in grids.items()]
 
 
